@@ -1,0 +1,106 @@
+"""The error tree. Each error says, in one line, what went wrong, where, why, and what to do about it."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable
+
+
+class EdgeunipError(Exception):
+    """Base of every error a user can meet.
+
+    Args:
+        what: what went wrong, a short sentence without a full stop.
+        where: the file, camera, option or address it is about.
+        why: the cause, where it is known.
+        remedy: what the user can do.
+    """
+
+    exit_code = 1
+
+    def __init__(
+        self, what: str, *, where: object | None = None, why: object | None = None, remedy: str | None = None
+    ) -> None:
+        self.what, self.where, self.why, self.remedy = what, where, why, remedy
+        place = f": {where}" if where is not None else ""
+        cause = f" ({why})" if why is not None else ""
+        advice = f". {remedy}" if remedy else ""
+        super().__init__(" ".join(f"{what}{place}{cause}{advice}".split()))
+
+
+class UsageError(EdgeunipError):
+    """The command line or a recipe value is wrong."""
+
+    exit_code = 2
+
+
+class DataError(EdgeunipError):
+    """A data set, an image or a label map cannot be used."""
+
+
+class RunError(EdgeunipError):
+    """A training run's folder is missing, incomplete or does not fit."""
+
+
+class TrainingError(EdgeunipError):
+    """Training cannot go on (a loss that is not finite, memory exhausted)."""
+
+
+class BundleError(EdgeunipError):
+    """A bundle is damaged, incomplete, from another version, or not a bundle."""
+
+
+class ExportError(EdgeunipError):
+    """A run cannot be turned into a bundle for the target asked for."""
+
+
+class SourceError(EdgeunipError):
+    """A camera, stream, file or folder cannot be opened or read."""
+
+
+class SinkError(EdgeunipError):
+    """A sink cannot be opened or written."""
+
+
+class InferenceError(EdgeunipError):
+    """A runtime cannot load a model or run it."""
+
+
+class MissingDependencyError(EdgeunipError):
+    """An optional package is not installed."""
+
+
+class StorageError(EdgeunipError):
+    """A file cannot be written: no space, no permission, or the device failed."""
+
+
+def storage_error(error: OSError, path: object) -> StorageError:
+    """Tell an ``OSError`` met while writing ``path`` in one line."""
+    remedies = {
+        28: "Free some space or choose another folder; what was saved before is intact.",
+        13: "Choose a folder you may write to, or change its permissions.",
+        30: "The file system is read-only; choose another folder.",
+        122: "The disk quota is used up; free some space.",
+    }
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return StorageError("Cannot write", where=path, why=reason, remedy=remedies.get(error.errno or 0))
+
+
+def missing_dependency(error: ModuleNotFoundError, package: str, extra: str) -> Exception:
+    """Name the extra to install when ``package`` is what is missing.
+
+    Any other import error is returned unchanged: a broken library must not read as one that is not installed.
+    """
+    if error.name is None or error.name.split(".")[0] != package:
+        return error
+    return MissingDependencyError(
+        f"The package {package} is not installed", remedy=f"Run: pip install 'edgeunip[{extra}]'"
+    )
+
+
+def near(word: str, known: Iterable[str]) -> str:
+    """Return "Did you mean ...?" with the known words nearest to ``word``, else the list of known words."""
+    known = sorted(known)
+    matches = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
+    return f"Did you mean {' or '.join(matches)}?" if matches else f"Known: {', '.join(known)}."

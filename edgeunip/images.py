@@ -1,0 +1,85 @@
+"""Still images on disk to raw counts, 8 or 16 bits, never converted from one to the other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeunip import flir
+from edgeunip.errors import DataError
+from edgeunip.thermal import Counts, Radiometry
+
+Depth = TypeVar("Depth", NDArray[np.uint8], NDArray[np.uint16])
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+
+
+def read_counts(path: Path) -> tuple[Counts, Radiometry | None]:
+    """Read one thermal image.
+
+    A radiometric FLIR JPEG gives its embedded raw plane and Planck constants; any other file gives its single
+    channel. A colour file whose channels are equal is taken as gray (many tools write gray so).
+
+    Returns:
+        Counts, shape (H, W), uint8 or uint16, and the radiometry, None where the file has none.
+
+    Raises:
+        DataError: the file is missing, empty, truncated, in (false) colour, or of another depth.
+    """
+    data = _read(path)
+    if flir.is_radiometric(data):
+        return flir.parse(data, path)
+    return decode(data, path), None
+
+
+def decode(data: bytes, path: Path) -> Counts:
+    """Decode the single channel of an image file's bytes; ``path`` is for the message."""
+    if is_truncated(data):
+        raise DataError("The image is truncated", where=path)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error as error:
+        raise DataError("The image cannot be decoded", where=path, why=error) from error
+    if image is None:
+        raise DataError("The image cannot be decoded", where=path, why="unknown format or damaged")
+    if image.dtype == np.uint8:
+        return _gray(image.view(np.uint8), path)
+    if image.dtype == np.uint16:
+        return _gray(image.view(np.uint16), path)
+    raise DataError(f"The image holds {image.dtype}; 8 or 16 bits are read", where=path)
+
+
+def is_truncated(data: bytes) -> bool:
+    """Tell whether a PNG or JPEG ends before its end marker: decoders often fill the rest with gray in silence."""
+    if data.startswith(b"\x89PNG"):
+        return b"IEND" not in data[-16:]
+    if data.startswith(b"\xff\xd8"):
+        return b"\xff\xd9" not in data[-4096:]
+    return False
+
+
+def _read(path: Path) -> bytes:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError("The image cannot be read", where=path, why=error.strerror) from error
+    if not data:
+        raise DataError("The image is empty (0 bytes)", where=path)
+    return data
+
+
+def _gray(image: Depth, path: Path) -> Depth:
+    if image.ndim == 2:
+        return image
+    first, rest = image[..., 0], image[..., 1:3]
+    if not (rest == first[..., None]).all():
+        raise DataError(
+            "The image is in colour; thermal counts have one channel",
+            where=path,
+            remedy="A false-colour picture cannot be turned back into counts; use the camera's raw files.",
+        )
+    return first.copy()
