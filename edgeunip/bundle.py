@@ -1,21 +1,26 @@
 """The bundle: one flat folder with a model and everything a device needs to run it as it was trained.
 
-``manifest.json`` names every other file with its size and SHA-256. Loading checks all of them before any parser runs;
-a bundle holds no code, no pickle, and no engine built elsewhere.
+``manifest.json`` names every other file with its size and SHA-256, and holds a SHA-256 of itself. Loading checks all of
+them before any model parser runs; a bundle holds no code, no pickle, and no engine built elsewhere.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
+import math
 import os
 import re
 import stat
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,9 +35,20 @@ MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
 
 _FILE_NAME = re.compile(r"[a-z0-9._-]{1,64}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _MAX_FILES = 64
 _MAX_BYTES = 2 << 30
 _MAX_MANIFEST_BYTES = 4 << 20
+_MAX_GOLDEN_BYTES = 64 << 20
+_MAX_TEXT = 200
+_MAX_REAL = 1e300
+_COPY_AGAIN = "Copy or export the bundle again."
+
+# What reading a hostile .npz can raise: a bad archive or header, an unknown compression, encryption.
+_DAMAGE = (
+    *(ValueError, TypeError, KeyError, EOFError, MemoryError, RecursionError, RuntimeError, struct.error),
+    *(zipfile.BadZipFile, zlib.error, OSError),
+)
 
 
 @dataclass(frozen=True)
@@ -82,6 +98,16 @@ class Manifest:
         plain["radiometry"] = radiometry_to_json(self.radiometry)
         return {"schema": SCHEMA, **plain}
 
+    def to_bytes(self) -> bytes:
+        """Return ``manifest.json`` itself: :meth:`to_json` and the SHA-256 of it, always written the same way.
+
+        Raises:
+            BundleError: a value has no JSON form.
+        """
+        content = self.to_json()
+        own = {"manifest_sha256": hashlib.sha256(_dump(content)).hexdigest()}
+        return _dump({**content, **own})
+
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Manifest:
         """Read the content of ``manifest.json``.
@@ -96,7 +122,7 @@ class Manifest:
                 f"The bundle has format {value.get('schema')!r} and this edgeunip reads format {SCHEMA}",
                 remedy="Install the edgeunip that wrote it, or export the run again.",
             )
-        entries = {key: entry for key, entry in value.items() if key != "schema"}
+        entries = {key: entry for key, entry in value.items() if key not in ("schema", "manifest_sha256")}
         try:
             entries["agc"] = Agc.from_json(entries["agc"])
             entries["classes"] = Classes.from_json(entries["classes"])
@@ -105,25 +131,44 @@ class Manifest:
         except (KeyError, TypeError, ValueError, AttributeError, EdgeunipError) as error:
             raise BundleError("The manifest does not fit its format", why=repr(error)) from error
         manifest._check()
+        manifest._check_files()
         return manifest
 
     def _check(self) -> None:
-        shapes = {"name": str, "target": str, "runtime": str, "precision": str, "height": int, "width": int}
-        shapes |= {"accuracy": dict, "provenance": dict, "files": dict}
-        for name, kind in shapes.items():
-            if not isinstance(getattr(self, name), kind):
-                raise BundleError(f"The manifest's {name} is no {kind.__name__}", where=repr(getattr(self, name)))
+        for name in ("name", "target", "runtime", "precision"):
+            text = getattr(self, name)
+            if not isinstance(text, str) or not 1 <= len(text) <= _MAX_TEXT or not text.isprintable():
+                raise BundleError(f"The manifest's {name} is no line of 1 to {_MAX_TEXT} characters", where=repr(text))
+        for name in ("accuracy", "provenance", "files"):
+            if not isinstance(getattr(self, name), dict):
+                raise BundleError(f"The manifest's {name} is no object", where=repr(getattr(self, name)))
+        if self.calibration is not None and not isinstance(self.calibration, dict):
+            raise BundleError("The manifest's calibration is neither an object nor null", where=repr(self.calibration))
         for side in (self.height, self.width):
-            if not 32 <= side <= 8192 or side % 32:
-                raise BundleError("The input size must be multiples of 32 up to 8192", where=(self.height, self.width))
+            if not _is_whole(side) or not 32 <= side <= 8192 or side % 16:
+                raise BundleError("The input size must be multiples of 16 up to 8192", where=(self.height, self.width))
+        if not _is_finite(self.mean) or not _is_finite(self.std) or self.std <= 0:
+            raise BundleError("The manifest's mean and std are no normalisation", where=(self.mean, self.std))
+        if not _is_finite(self.golden_agreement) or not 0 <= self.golden_agreement <= 1:
+            raise BundleError("The manifest's golden_agreement lies outside 0..1", where=repr(self.golden_agreement))
+
+    def _check_files(self) -> None:
         for name, entry in self.files.items():
-            if not _FILE_NAME.fullmatch(name) or name == MANIFEST or set(name) == {"."}:
+            if not isinstance(name, str) or not _FILE_NAME.fullmatch(name) or name == MANIFEST or set(name) == {"."}:
                 raise BundleError("The manifest names a file that no bundle may hold", where=repr(name))
-            if not isinstance(entry, dict) or not isinstance(entry.get("size"), int) or "sha256" not in entry:
-                raise BundleError("The manifest lacks size or sha256", where=name)
+            if not isinstance(entry, dict) or set(entry) != {"size", "sha256"}:
+                raise BundleError("The manifest must give size and sha256 of a file", where=name)
+            if not _is_whole(entry["size"]) or entry["size"] < 0:
+                raise BundleError("The manifest gives a file no size in bytes", where=name, why=repr(entry["size"]))
+            if not isinstance(entry["sha256"], str) or not _SHA256.fullmatch(entry["sha256"]):
+                raise BundleError("The manifest gives a file no SHA-256", where=name, why=repr(entry["sha256"]))
+        if GOLDEN not in self.files:
+            raise BundleError("The bundle has no golden sample", where=GOLDEN)
+        if len(self.files) > _MAX_FILES or sum(entry["size"] for entry in self.files.values()) > _MAX_BYTES:
+            raise BundleError(f"The bundle holds more than {_MAX_FILES} files or {_MAX_BYTES} bytes")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Golden:
     """Real frames and what the exported graph made of them.
 
@@ -138,7 +183,8 @@ class Golden:
     def to_bytes(self) -> bytes:
         """Return the content of ``golden.npz``."""
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, counts=self.counts, class_maps=self.class_maps)
+        counts, class_maps = np.ascontiguousarray(self.counts), np.ascontiguousarray(self.class_maps)
+        np.savez_compressed(buffer, counts=counts, class_maps=class_maps)
         return buffer.getvalue()
 
 
@@ -152,7 +198,7 @@ class Bundle:
     @property
     def digest(self) -> str:
         """SHA-256 of the manifest, which names every byte of the bundle: the bundle's identity."""
-        return hashlib.sha256((self.path / MANIFEST).read_bytes()).hexdigest()
+        return hashlib.sha256(self.manifest.to_bytes()).hexdigest()
 
     def golden(self) -> Golden:
         """Read the golden sample.
@@ -160,16 +206,34 @@ class Bundle:
         Raises:
             BundleError: it is not what the manifest promises.
         """
-        manifest = self.manifest
+        path = self.path / GOLDEN
         try:
-            with np.load(self.path / GOLDEN, allow_pickle=False) as stored:
-                counts, maps = stored["counts"], stored["class_maps"]
-        except (OSError, KeyError, ValueError) as error:
-            raise BundleError("The golden sample cannot be read", where=self.path / GOLDEN, why=error) from error
-        quarter = (counts.shape[0], manifest.height // 4, manifest.width // 4)
-        if counts.ndim != 3 or counts.dtype not in (np.uint8, np.uint16) or maps.shape != quarter:
-            raise BundleError("The golden sample has wrong shapes", where=self.path / GOLDEN)
+            with zipfile.ZipFile(io.BytesIO(_read(path, _MAX_GOLDEN_BYTES))) as archive:
+                counts, maps = (_array(archive, name) for name in ("counts", "class_maps"))
+        except _DAMAGE as error:
+            raise BundleError("The golden sample cannot be read", where=path, why=repr(error)) from error
+        manifest = self.manifest
+        quarter = (len(counts), manifest.height // 4, manifest.width // 4)
+        if counts.ndim != 3 or not counts.size or maps.dtype != np.uint8 or maps.shape != quarter:
+            raise BundleError("The golden sample has wrong shapes", where=path, why=(counts.shape, maps.shape))
+        if maps.max() >= len(manifest.classes):
+            raise BundleError("The golden sample shows a class the manifest does not name", where=path, why=maps.max())
         return Golden(counts, maps)
+
+
+def _array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    """Read one array, believing neither the archive nor the array's own header about its size."""
+    with archive.open(f"{name}.npy") as member:
+        data = member.read(_MAX_GOLDEN_BYTES)
+    stream = io.BytesIO(data)
+    if np.lib.format.read_magic(stream) != (1, 0):
+        raise ValueError(f"{name} is of another .npy version")
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+    if fortran or dtype not in (np.uint8, np.uint16) or not shape or min(shape) < 1:
+        raise ValueError(f"{name} is {dtype} {shape}")
+    if math.prod(shape) * dtype.itemsize != len(data) - stream.tell():
+        raise ValueError(f"{name} holds other than {shape} values, or more than {_MAX_GOLDEN_BYTES} bytes")
+    return np.frombuffer(data, dtype, offset=stream.tell()).reshape(shape).copy()
 
 
 def save(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
@@ -181,19 +245,18 @@ def save(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
         files: content by file name; must hold ``golden.npz``.
 
     Raises:
-        BundleError: ``path`` exists and is no bundle.
+        BundleError: ``path`` exists and is no bundle, or the manifest or the files are none :func:`load` would accept.
         StorageError: it cannot be written; nothing at ``path`` has changed.
     """
-    if path.exists() and not (path / MANIFEST).is_file():
+    if os.path.lexists(path) and not (path / MANIFEST).is_file():
         raise BundleError("Will not replace what is no bundle", where=path, remedy="Choose another --out.")
     table = {name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()}
-    complete = Manifest(**{**{f.name: getattr(manifest, f.name) for f in fields(manifest)}, "files": table})
-    complete._check()
+    manifest._check()
+    complete = _parse(replace(manifest, files=table).to_bytes(), path)
     with durable.folder(path) as staging:
         for name, data in files.items():
             (staging / name).write_bytes(data)
-        text = json.dumps(complete.to_json(), indent=1, sort_keys=True, allow_nan=False)
-        (staging / MANIFEST).write_text(text + "\n")
+        (staging / MANIFEST).write_bytes(complete.to_bytes())
     return Bundle(path, complete)
 
 
@@ -203,12 +266,17 @@ def load(path: Path) -> Bundle:
     Raises:
         BundleError: it is none, or anything in it is missing, added, changed or of another format.
     """
-    manifest = Manifest.from_json(_read_manifest(path))
-    present = {entry.name for entry in os.scandir(path)} - {MANIFEST}
-    if extra := present - set(manifest.files):
+    with _readable(path):
+        present = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
+        if MANIFEST not in present:
+            why = f"it holds no {MANIFEST}" if path.is_dir() else "it is a file" if path.exists() else "no such folder"
+            raise BundleError("Not a bundle", where=path, why=why, remedy="Name a NAME.bundle folder an export wrote.")
+    data = _read(path / MANIFEST, _MAX_MANIFEST_BYTES)
+    manifest = _parse(data, path / MANIFEST)
+    if data != manifest.to_bytes():
+        raise BundleError("The manifest has changed since export", where=path / MANIFEST, remedy=_COPY_AGAIN)
+    if extra := present - {MANIFEST, *manifest.files}:
         raise BundleError("The bundle holds a file its manifest does not name", where=path / min(extra))
-    if len(manifest.files) > _MAX_FILES or sum(entry["size"] for entry in manifest.files.values()) > _MAX_BYTES:
-        raise BundleError("The bundle is larger than any this version writes", where=path)
     for name, entry in manifest.files.items():
         _check_file(path / name, entry["size"], entry["sha256"])
     return Bundle(path, manifest)
@@ -226,36 +294,47 @@ def newest(folder: Path) -> Path:
     return max(manifests, key=lambda file: file.stat().st_mtime_ns).parent
 
 
-def _read_manifest(path: Path) -> Any:
-    file = path / MANIFEST
-    if not file.is_file():
-        why = "no such folder" if not path.exists() else f"it holds no {MANIFEST}" if path.is_dir() else "it is a file"
-        raise BundleError("Not a bundle", where=path, why=why, remedy="Name the NAME.bundle folder an export wrote.")
-    if file.is_symlink() or file.stat().st_size > _MAX_MANIFEST_BYTES:
-        raise BundleError("The manifest is a link or too large", where=file)
+def _parse(data: bytes, path: Path) -> Manifest:
     try:
-        return json.loads(file.read_bytes(), parse_constant=_no_constant)
+        value = json.loads(data, parse_constant=_no_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
-        raise BundleError("The manifest is no JSON", where=file, why=error) from error
-    except OSError as error:
-        raise BundleError("The manifest cannot be read", where=file, why=error.strerror) from error
+        raise BundleError("The manifest is no JSON", where=path, why=error) from error
+    try:
+        return Manifest.from_json(value)
+    except BundleError as error:
+        where = path if error.where is None else f"{path}: {error.where}"
+        raise BundleError(error.what, where=where, why=error.why, remedy=error.remedy) from error
+
+
+def _dump(value: object) -> bytes:
+    try:
+        return json.dumps(value, indent=1, sort_keys=True, allow_nan=False).encode() + b"\n"
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BundleError("The manifest holds a value that has no JSON form", why=error) from error
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -_MAX_REAL < value < _MAX_REAL
 
 
 def _no_constant(text: str) -> float:
     raise ValueError(f"{text} is not allowed")
 
 
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text} is too large")
+    return value
+
+
 def _check_file(path: Path, size: int, sha256: str) -> None:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        raise BundleError("A file of the bundle cannot be read", where=path, why=error.strerror) from error
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise BundleError("An entry of the bundle is no plain file", where=path)
-        if status.st_size != size:
-            raise BundleError(f"The file has {status.st_size} bytes instead of {size}", where=path, remedy=_COPY_AGAIN)
+    with _opened(path) as file:
+        if (found := os.fstat(file.fileno()).st_size) != size:
+            raise BundleError(f"The file has {found} bytes instead of {size}", where=path, remedy=_COPY_AGAIN)
         digest = hashlib.sha256()
         while chunk := file.read(1 << 20):
             digest.update(chunk)
@@ -263,4 +342,29 @@ def _check_file(path: Path, size: int, sha256: str) -> None:
         raise BundleError("The file has changed since export (SHA-256 differs)", where=path, remedy=_COPY_AGAIN)
 
 
-_COPY_AGAIN = "Copy or export the bundle again."
+def _read(path: Path, limit: int) -> bytes:
+    with _opened(path) as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise BundleError(f"The file is larger than {limit} bytes", where=path)
+    return data
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """Open a plain file: a link is not followed and a pipe not waited for."""
+    with _readable(path):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise BundleError("An entry of the bundle is no plain file", where=path)
+        with os.fdopen(descriptor, "rb") as file:
+            yield file
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise BundleError("The bundle cannot be read", where=path, why=error.strerror) from error

@@ -29,6 +29,8 @@ class Classes:
     def __post_init__(self) -> None:
         if not self.names:
             raise DataError("The class list is empty")
+        if not all(isinstance(name, str) and name and name.isprintable() for name in self.names):
+            raise DataError("A class name is empty or holds control characters", where=repr(self.names))
         if len(set(self.names)) != len(self.names):
             raise DataError("A class name occurs twice", where=", ".join(self.names))
         if len(self.colours) != len(self.names):
@@ -60,14 +62,20 @@ class Classes:
             DataError: an entry is missing or of the wrong type.
         """
         try:
-            names = tuple(str(entry["name"]) for entry in value["classes"])
+            names = tuple(entry["name"] for entry in value["classes"])
             colours = tuple(_colour(entry["rgb"]) for entry in value["classes"])
-            ignore = int(value.get("ignore", 255))
+            ignore = _whole(value.get("ignore", 255))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError("Not a class list", why=repr(error)) from error
         return cls(names, colours, ignore)
 
 
 def _colour(value: Any) -> tuple[int, int, int]:
-    red, green, blue = (int(part) for part in value)
+    red, green, blue = (_whole(part) for part in value)
     return red, green, blue
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{value!r} is no whole number")
+    return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 from collections.abc import Iterable
 
@@ -23,10 +24,21 @@ class EdgeunipError(Exception):
         self, what: str, *, where: object | None = None, why: object | None = None, remedy: str | None = None
     ) -> None:
         self.what, self.where, self.why, self.remedy = what, where, why, remedy
-        place = f": {where}" if where is not None else ""
-        cause = f" ({why})" if why is not None else ""
+        place = f": {_short(where)}" if where is not None else ""
+        cause = f" ({_short(why)})" if why is not None else ""
         advice = f". {remedy}" if remedy else ""
-        super().__init__(" ".join(f"{what}{place}{cause}{advice}".split()))
+        super().__init__(_one_line(f"{what}{place}{cause}{advice}"))
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 600 else f"{text[:500]} ... {text[-80:]}"
+
+
+def _one_line(text: str) -> str:
+    """Fold line breaks; show control characters and undecodable bytes of a file name instead of sending them."""
+    folded = " ".join(part.strip() for part in text.replace("\t", " ").splitlines() if part.strip())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in folded)
 
 
 class UsageError(EdgeunipError):
@@ -78,10 +90,11 @@ class StorageError(EdgeunipError):
 def storage_error(error: OSError, path: object) -> StorageError:
     """Tell an ``OSError`` met while writing ``path`` in one line."""
     remedies = {
-        28: "Free some space or choose another folder; what was saved before is intact.",
-        13: "Choose a folder you may write to, or change its permissions.",
-        30: "The file system is read-only; choose another folder.",
-        122: "The disk quota is used up; free some space.",
+        errno.ENOSPC: "Free some space or choose another folder; what was saved before is intact.",
+        errno.EACCES: "Choose a folder you may write to, or change its permissions.",
+        errno.EROFS: "The file system is read-only; choose another folder.",
+        errno.EDQUOT: "The disk quota is used up; free some space.",
+        errno.EIO: "The disk failed; see the system log (dmesg), or choose another folder.",
     }
     reason = os.strerror(error.errno) if error.errno else str(error)
     return StorageError("Cannot write", where=path, why=reason, remedy=remedies.get(error.errno or 0))
@@ -90,9 +103,10 @@ def storage_error(error: OSError, path: object) -> StorageError:
 def missing_dependency(error: ModuleNotFoundError, package: str, extra: str) -> Exception:
     """Name the extra to install when ``package`` is what is missing.
 
-    Any other import error is returned unchanged: a broken library must not read as one that is not installed.
+    Any other import error is returned unchanged: a broken library, one of its own parts missing, must not read as one
+    that is not installed.
     """
-    if error.name is None or error.name.split(".")[0] != package:
+    if error.name not in (package, package.split(".")[0]):
         return error
     return MissingDependencyError(
         f"The package {package} is not installed", remedy=f"Run: pip install 'edgeunip[{extra}]'"

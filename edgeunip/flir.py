@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edgeunip.errors import DataError
+from edgeunip.errors import DataError, UsageError
 from edgeunip.thermal import Counts, Planck
 
 _RAW_PLANE, _CAMERA = 1, 32
@@ -23,7 +23,7 @@ _KELVIN = 273.15
 
 def is_radiometric(data: bytes) -> bool:
     """Tell whether an image file's bytes are a JPEG with FLIR segments."""
-    return data.startswith(b"\xff\xd8") and b"\xff\xe1" in data[:65536] and any(True for _ in _segments(data))
+    return data.startswith(b"\xff\xd8") and next(_segments(data), None) is not None
 
 
 def parse(data: bytes, path: Path) -> tuple[Counts, Planck]:
@@ -33,21 +33,29 @@ def parse(data: bytes, path: Path) -> tuple[Counts, Planck]:
         DataError: a record is missing or damaged; ``path`` is for the message.
     """
     try:
-        records = _records(b"".join(part for _, part in sorted(_segments(data))))
-        return _plane(records[_RAW_PLANE], path), _planck(records[_CAMERA])
-    except (struct.error, KeyError, IndexError, ValueError) as error:
+        records = _records(_join(list(_segments(data))))
+        return _plane(records[_RAW_PLANE]), _planck(records[_CAMERA])
+    except (struct.error, KeyError, IndexError, ValueError, UsageError, cv2.error) as error:
         raise DataError("The radiometric part of this FLIR JPEG is damaged", where=path, why=repr(error)) from error
 
 
-def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield (number, content) of each FLIR APP1 segment."""
+def _segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Yield (number, number of the last, content) of each whole FLIR APP1 segment."""
     position = 2
     while position + 4 <= len(data) and data[position] == 0xFF and data[position + 1] != 0xDA:
         length = int.from_bytes(data[position + 2 : position + 4], "big")
         body = data[position + 4 : position + 2 + length]
-        if data[position + 1] == 0xE1 and body[:5] == b"FLIR\0" and len(body) > 8:
-            yield body[6], body[8:]
+        if data[position + 1] == 0xE1 and body[:5] == b"FLIR\0" and 8 < len(body) == length - 2:
+            yield body[6], body[7], body[8:]
         position += 2 + length
+
+
+def _join(segments: list[tuple[int, int, bytes]]) -> bytes:
+    parts = {number: content for number, _, content in segments}
+    last = segments[0][1]
+    if len(parts) != len(segments) or set(parts) != set(range(last + 1)):
+        raise ValueError(f"FLIR segments {sorted(number for number, _, _ in segments)} instead of 0..{last}")
+    return b"".join(parts[number] for number in range(last + 1))
 
 
 def _records(fff: bytes) -> dict[int, bytes]:
@@ -61,17 +69,26 @@ def _records(fff: bytes) -> dict[int, bytes]:
     return found
 
 
-def _plane(record: bytes, path: Path) -> Counts:
+def _plane(record: bytes) -> Counts:
     order = _order(record)
     width, height = struct.unpack_from(order + "HH", record, 2)
+    if not width or not height:
+        raise ValueError(f"the raw plane is {width} x {height} pixels")
     body = record[32:]
     if body.startswith(b"\x89PNG"):
-        image = cv2.imdecode(np.frombuffer(body, np.uint8), cv2.IMREAD_UNCHANGED)
-        if image is None or image.dtype != np.uint16 or image.shape != (height, width):
-            raise DataError("The embedded raw plane cannot be decoded", where=path)
-        return np.asarray(image.byteswap(), np.uint16)
+        return _png_plane(body, width, height)
     plane = np.frombuffer(body, order + "u2", count=width * height)
     return plane.reshape(height, width).astype(np.uint16)
+
+
+def _png_plane(body: bytes, width: int, height: int) -> Counts:
+    """Decode a raw plane kept as PNG. Its size is checked first: no decoder sees one that lies about it."""
+    if b"IEND" not in body or struct.unpack_from(">II", body, 16) != (width, height):
+        raise ValueError("the raw plane's PNG is truncated or of another size")
+    image = cv2.imdecode(np.frombuffer(body, np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None or image.dtype != np.uint16 or image.shape != (height, width):
+        raise ValueError("the raw plane's PNG is no 16-bit picture of one channel")
+    return np.asarray(image.byteswap(), np.uint16)
 
 
 def _planck(record: bytes) -> Planck:
@@ -80,6 +97,7 @@ def _planck(record: bytes) -> Planck:
     def real(offset: int) -> float:
         return float(struct.unpack_from(order + "f", record, offset)[0])
 
+    humidity = real(0x3C)
     return Planck(
         r1=real(0x58),
         r2=real(0x30C),
@@ -90,7 +108,7 @@ def _planck(record: bytes) -> Planck:
         distance_m=real(0x24),
         reflected_c=real(0x28) - _KELVIN,
         atmosphere_c=real(0x2C) - _KELVIN,
-        humidity=real(0x3C),
+        humidity=humidity / 100 if humidity > 2 else humidity,  # some cameras store a percentage
         alpha1=real(0x70),
         alpha2=real(0x74),
         beta1=real(0x78),

@@ -24,7 +24,7 @@ class State(str, Enum):
     DEGRADED = "degraded"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no truth value: frames are compared by identity
 class Frame:
     """One frame as the sensor gave it.
 
@@ -62,7 +62,7 @@ class ClassStatistics:
     hotspot: tuple[int, int] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Result:
     """One segmented frame.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +18,8 @@ Depth = TypeVar("Depth", NDArray[np.uint8], NDArray[np.uint16])
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
+_MAGIC = (b"\x89PNG", b"\xff\xd8", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"BM")
+
 
 def read_counts(path: Path) -> tuple[Counts, Radiometry | None]:
     """Read one thermal image.
@@ -30,7 +33,27 @@ def read_counts(path: Path) -> tuple[Counts, Radiometry | None]:
     Raises:
         DataError: the file is missing, empty, truncated, in (false) colour, or of another depth.
     """
-    data = _read(path)
+    return parse(read_bytes(path), path)
+
+
+def read_bytes(path: Path, noun: str = "image") -> bytes:
+    """Read a whole file, called ``noun`` in messages. A pipe or a device in its place is refused, never waited for.
+
+    Raises:
+        DataError: the file is missing, unreadable or not a regular file; its ``__cause__`` is the ``OSError``, if any.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise DataError(f"The {noun} cannot be read", where=path, why="not a regular file")
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"The {noun} cannot be read", where=path, why=error.strerror) from error
+
+
+def parse(data: bytes, path: Path) -> tuple[Counts, Radiometry | None]:
+    """Decode an image file's bytes as :func:`read_counts` does; ``path`` is for the message."""
+    if not data:
+        raise DataError("The image is empty (0 bytes)", where=path)
     if flir.is_radiometric(data):
         return flir.parse(data, path)
     return decode(data, path), None
@@ -38,6 +61,8 @@ def read_counts(path: Path) -> tuple[Counts, Radiometry | None]:
 
 def decode(data: bytes, path: Path) -> Counts:
     """Decode the single channel of an image file's bytes; ``path`` is for the message."""
+    if not data.startswith(_MAGIC):  # OpenCV knows a dozen more formats; no thermal camera writes them
+        raise DataError("The image cannot be decoded", where=path, why="neither PNG, JPEG, TIFF nor BMP")
     if is_truncated(data):
         raise DataError("The image is truncated", where=path)
     try:
@@ -60,16 +85,6 @@ def is_truncated(data: bytes) -> bool:
     if data.startswith(b"\xff\xd8"):
         return b"\xff\xd9" not in data[-4096:]
     return False
-
-
-def _read(path: Path) -> bytes:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError("The image cannot be read", where=path, why=error.strerror) from error
-    if not data:
-        raise DataError("The image is empty (0 bytes)", where=path)
-    return data
 
 
 def _gray(image: Depth, path: Path) -> Depth:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from functools import lru_cache
 from typing import Any, Literal, get_args
 
@@ -28,10 +28,18 @@ _KELVIN = 273.15
 
 @dataclass(frozen=True)
 class Linear:
-    """Counts that are linear in temperature: degC = ``scale`` * counts + ``offset``."""
+    """Counts that are linear in temperature: degC = ``scale`` * counts + ``offset``.
+
+    Raises:
+        UsageError: ``scale`` is not positive, or a value is not finite.
+    """
 
     scale: float
     offset: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.scale) and math.isfinite(self.offset) and self.scale > 0):
+            raise UsageError("A linear radiometry needs a positive scale and finite values", where=self)
 
     def celsius(self, counts: Counts) -> NDArray[np.float32]:
         """Return the temperature of every pixel in degC, float32, same shape."""
@@ -58,6 +66,9 @@ class Planck:
         distance_m: camera to object, m. 0 leaves the atmosphere out.
         humidity: relative humidity, 0..1.
         alpha1, alpha2, beta1, beta2, x: the camera's atmosphere constants.
+
+    Raises:
+        UsageError: a value is not finite, or no camera has such constants.
     """
 
     r1: float
@@ -76,8 +87,23 @@ class Planck:
     beta2: float = -0.006670
     x: float = 1.9
 
+    def __post_init__(self) -> None:
+        values = astuple(self)
+        if not all(math.isfinite(value) for value in values) or min(self.r1, self.r2, self.b) <= 0:
+            raise UsageError("The Planck constants r1, r2, b must be positive, and all finite", where=self)
+        if not 0 < self.emissivity <= 1 or not 0 <= self.humidity <= 1 or self.distance_m < 0:
+            raise UsageError("Emissivity, humidity or distance is out of range", where=self)
+        if min(self.reflected_c, self.atmosphere_c) <= -_KELVIN:
+            raise UsageError("A temperature is below absolute zero", where=self)
+        try:
+            gain, background = self._optics()
+        except (ArithmeticError, ValueError) as error:
+            raise UsageError("The Planck constants cannot be computed with", where=self, why=error) from error
+        if not (gain > 0 and math.isfinite(background)):
+            raise UsageError("With these constants no radiation reaches the camera", where=self)
+
     def celsius(self, counts: Counts) -> NDArray[np.float32]:
-        """Return the temperature of every pixel in degC, float32, same shape; NaN below the model's range."""
+        """Return the temperature of every pixel in degC, float32, same shape; NaN outside the model's range."""
         return np.take(_planck_table(self), counts, mode="clip")
 
     def counts(self, celsius: float) -> float:
@@ -95,7 +121,8 @@ class Planck:
         return self.x * one + (1 - self.x) * two
 
     def _radiance(self, celsius: float) -> float:
-        return self.r1 / (self.r2 * (math.exp(self.b / (celsius + _KELVIN)) - self.f)) - self.o
+        exponent = min(self.b / (celsius + _KELVIN), 700.0)  # beyond it exp overflows, and nothing radiates any more
+        return self.r1 / (self.r2 * (math.exp(exponent) - self.f)) - self.o
 
     def _optics(self) -> tuple[float, float]:
         """Return (gain, background): measured counts = gain * object counts + background."""
@@ -113,10 +140,11 @@ def _planck_table(planck: Planck) -> NDArray[np.float32]:
     """Degrees Celsius of every 16-bit count: a table, since a stream's constants do not change."""
     gain, background = planck._optics()
     measured = np.arange(65536, dtype=np.float64)
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         ratio = planck.r1 / (planck.r2 * ((measured - background) / gain + planck.o))
         kelvin = planck.b / np.log(np.where(ratio > 0, ratio, np.nan) + planck.f)
-    table = (kelvin - _KELVIN).astype(np.float32)
+        kelvin[~((kelvin > 0) & np.isfinite(kelvin))] = np.nan
+        table = (kelvin - _KELVIN).astype(np.float32)
     table.setflags(write=False)
     return table
 
@@ -127,12 +155,26 @@ def radiometry_to_json(radiometry: Radiometry | None) -> dict[str, Any] | None:
 
 
 def radiometry_from_json(value: Mapping[str, Any] | None) -> Radiometry | None:
-    """Read what :func:`radiometry_to_json` wrote."""
+    """Read what :func:`radiometry_to_json` wrote.
+
+    Raises:
+        UsageError: it is none, or a value is of the wrong type or out of range.
+    """
     if value is None:
         return None
-    parameters = {key: float(number) for key, number in value.items() if key != "model"}
     models: dict[str, type[Linear] | type[Planck]] = {"linear": Linear, "planck": Planck}
-    return models[value["model"]](**parameters)
+    try:
+        parameters = {key: _real(number) for key, number in value.items() if key != "model"}
+        return models[value["model"]](**parameters)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise UsageError("Not a radiometry", where=value, why=repr(error)) from error
+
+
+def _real(value: object) -> float:
+    """Return a JSON number as a float; nothing else is one, neither true nor "1"."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{value!r} is no number")
+    return float(value)
 
 
 @dataclass(frozen=True)
@@ -184,9 +226,14 @@ class Agc:
             raise UsageError("Unknown AGC mode", where=self.mode, remedy=f"Choose one of {', '.join(get_args(Mode))}.")
         if not 0 <= self.low < self.high <= 100:
             raise UsageError("AGC percentiles must satisfy 0 <= low < high <= 100", where=f"{self.low}, {self.high}")
-        if self.min_span < 1 or self.smoothing_s < 0 or self.plateau < 1 or self.clip <= 0 or self.tiles < 1:
+        numbers = (self.min_span, self.smoothing_s, self.plateau, self.clip, *self.window_c)
+        if not all(math.isfinite(number) for number in numbers):
+            raise UsageError("An AGC parameter is not finite", where=self)
+        if self.min_span < 1 or self.smoothing_s < 0 or self.plateau < 1 or self.clip <= 0:
             raise UsageError("An AGC parameter is out of range", where=self)
-        if not self.window_c[0] < self.window_c[1]:
+        if isinstance(self.tiles, bool) or not isinstance(self.tiles, int) or not 1 <= self.tiles <= 64:
+            raise UsageError("The AGC's tiles must be a whole number in 1..64", where=self.tiles)
+        if not -_KELVIN < self.window_c[0] < self.window_c[1]:
             raise UsageError("The AGC window must go from cold to hot", where=f"{self.window_c} degC")
 
     def picture(self, counts: Counts, radiometry: Radiometry | None = None) -> NDArray[np.uint8]:
@@ -212,17 +259,19 @@ class Agc:
         Raises:
             UsageError: mode ``window`` with a camera whose counts have no known temperature.
         """
-        if counts.dtype not in (np.uint8, np.uint16) or counts.ndim != 2:
-            raise UsageError("AGC takes one channel of uint8 or uint16", where=f"{counts.dtype} {counts.shape}")
+        _check(counts)
         if self.mode == "window":
             return self._window(radiometry)
+        if previous is not None and self.smoothing_s > 0 and elapsed_s <= 0:
+            return previous
         tone = self._statistics(counts)
         if previous is None or self.smoothing_s == 0:
             return tone
-        return _blend(tone, previous, math.exp(-max(elapsed_s, 0.0) / self.smoothing_s))
+        return _blend(tone, previous, math.exp(-elapsed_s / self.smoothing_s))
 
     def apply(self, counts: Counts, tone: Tone) -> NDArray[np.uint8]:
         """Map counts (H, W), uint8 or uint16, to the 8-bit picture by a tone. Same shape."""
+        _check(counts)
         # The table covers every value of the type, so nothing is ever clipped: the mode only skips a bounds check.
         picture = np.take(_table(tone, np.iinfo(counts.dtype).max + 1), counts, mode="clip")
         if self.mode == "clahe":
@@ -236,9 +285,19 @@ class Agc:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Agc:
-        """Read what :meth:`to_json` wrote."""
-        cold, hot = value["window_c"]
-        return cls(**{**value, "window_c": (float(cold), float(hot))})
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            UsageError: an entry is missing, unknown, of the wrong type or out of range.
+        """
+        try:
+            cold, hot = value["window_c"]
+            other: dict[str, Any] = {"mode": value["mode"], "tiles": value["tiles"]}
+            other["window_c"] = (_real(cold), _real(hot))
+            reals: dict[str, Any] = {key: _real(entry) for key, entry in value.items() if key not in other}
+            return cls(**reals, **other)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise UsageError("Not the parameters of an AGC", where=value, why=repr(error)) from error
 
     def _window(self, radiometry: Radiometry | None) -> Tone:
         if radiometry is None:
@@ -266,13 +325,30 @@ class Agc:
         return tuple((curve / curve[-1]).tolist())
 
 
+def fit(picture: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Resize a picture (H, W) to (height, width) pixels: the one resize of training, calibration and stream.
+
+    Shrinking averages (nothing aliases), growing interpolates. A picture of that size is returned as it is.
+    """
+    if picture.shape == (height, width):
+        return picture
+    shrinks = height <= picture.shape[0] and width <= picture.shape[1]
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(picture, (width, height), interpolation=method), np.uint8)
+
+
+def _check(counts: Counts) -> None:
+    if counts.dtype not in (np.uint8, np.uint16) or counts.ndim != 2 or not counts.size:
+        raise UsageError("AGC takes one channel of uint8 or uint16", where=f"{counts.dtype} {counts.shape}")
+
+
 def _blend(new: Tone, old: Tone, keep: float) -> Tone:
     """Return ``keep`` of the old tone and the rest of the new one."""
 
     def mix(a: float, b: float) -> float:
         return a + (b - a) * keep
 
-    curve = None
+    curve = new.curve
     if new.curve is not None and old.curve is not None:
         curve = tuple(mix(a, b) for a, b in zip(new.curve, old.curve, strict=True))
     return Tone(mix(new.low, old.low), mix(new.high, old.high), curve)
@@ -284,8 +360,15 @@ def _table(tone: Tone, size: int) -> NDArray[np.uint8]:
     first, last = max(0, math.ceil(tone.low)), min(size, math.floor(tone.high) + 1)
     table[max(0, last) :] = 255
     if first < last:
-        gray = (np.arange(first, last, dtype=np.float64) - tone.low) / (tone.high - tone.low)
+        gray = (np.arange(first, last, dtype=np.float64) - tone.low) / ((tone.high - tone.low) or 1.0)
         if tone.curve is not None:
-            gray = np.interp(gray, np.linspace(0, 1, len(tone.curve)), tone.curve)
+            gray = _bend(gray, np.asarray(tone.curve))
         table[first:last] = np.floor(gray * 255 + 0.5)
     return table
+
+
+def _bend(gray: NDArray[np.float64], curve: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Read a curve of equal steps at ``gray``, 0..1. Plain steps: np.interp may fuse two and round apart."""
+    position = gray * (len(curve) - 1)
+    step = np.minimum(position.astype(np.intp), len(curve) - 2)
+    return np.asarray(curve[step] + (curve[step + 1] - curve[step]) * (position - step), np.float64)

@@ -1,0 +1,254 @@
+"""The command line: one thin command a verb. Stations are imported inside the commands, so that help stays fast."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import click
+import typer
+
+from edgeunip import __version__
+from edgeunip.errors import EdgeunipError, MissingDependencyError, storage_error
+
+app = typer.Typer(
+    help="Thermal-infrared segmentation on embedded cameras: train a model, export one bundle, stream it.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="Check and make data sets.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(data_app, name="data")
+
+EXTRAS = {
+    "torch": "train", "torchvision": "train", "timm": "train", "lightning_fabric": "train", "torchmetrics": "train",
+    "tensorboard": "train", "matplotlib": "train", "safetensors": "train", "tqdm": "train", "tomli_w": "train",
+    "tomli": "train", "openvino": "openvino", "nncf": "compress",
+}  # fmt: skip
+
+Data = Annotated[
+    str | None,
+    typer.Option(help="Data set: a folder in edgeunip's format, or soda:DIR, mfnet:DIR, scut:DIR, msrs:DIR."),
+]
+Splits = Annotated[
+    str | None, typer.Option(help="Sub-folder of the data set that holds train.txt, val.txt and test.txt.")
+]
+Json = Annotated[str | None, typer.Option("--json", help="Write the figures as JSON to this file; - prints them.")]
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option(help="Show a traceback with an error; may stand anywhere.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+) -> None:
+    """Hold what concerns every command; ``main`` has taken --debug out before."""
+    if version:
+        print(f"edgeunip {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def train(
+    data: Data = None,
+    splits: Splits = None,
+    size: Annotated[str | None, typer.Option(help="Backbone, a ViT/16: tiny (default), small, base or large.")] = None,
+    head: Annotated[str | None, typer.Option(help="Decoder: light (default) or uper (UPerNet, the reference).")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="TOML file of recipe values.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="A recipe value, key=value; may be repeated.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run. Default: a new one in runs/.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with this run instead of starting one.")] = None,
+) -> None:
+    """Train a model; without --data on the embedded scenes."""
+    from edgeunip import defaults
+    from edgeunip.train import fit
+    from edgeunip.train import recipe as recipes
+    from edgeunip.train.datasets import open_data
+
+    if resume:
+        run = fit.resume(resume, open_data(data, splits=splits) if data else None)
+    else:
+        named = {key: value for key, value in (("size", size), ("head", head)) if value}
+        base = recipes.read(recipe) if recipe else recipes.Recipe()
+        resolved = recipes.override(base, named | recipes.parse_settings(settings or []))
+        run = fit.train(resolved, open_data(data or defaults.scenes(say), splits=splits), out)
+    say(f"The run is in {run.path}. Next: edgeunip export {run.path} --target x86-cpu --int8")
+
+
+@app.command("eval")
+def evaluate(
+    model: Annotated[Path, typer.Argument(metavar="RUN_OR_BUNDLE", help="Folder of a training run or of a bundle.")],
+    data: Data = None,
+    splits: Splits = None,
+    split: Annotated[str, typer.Option(help="Which split to score.")] = "test",
+    slide: Annotated[bool, typer.Option(help="Average overlapping windows instead of resizing the image.")] = False,
+    json: Json = None,
+) -> None:
+    """Score a run or a bundle on labelled images: mIoU, IoU by class, pixel accuracy."""
+    from edgeunip import defaults, scoring
+
+    found = scoring.score(model, data, splits=splits, split=split, mode="slide" if slide else "whole")
+    print(scoring.describe(found))
+    defaults.write_json(found, json)
+
+
+@app.command()
+def export(
+    run: Annotated[Path | None, typer.Argument(help="Folder of a training run. Default: the newest in runs/.")] = None,
+    target: Annotated[str, typer.Option(help="What the bundle is for: x86-cpu.")] = "x86-cpu",
+    int8: Annotated[bool, typer.Option("--int8", help="Quantise to 8 bits.")] = False,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Folder of images to calibrate int8 on. Default: the run's train split.")
+    ] = None,
+    data: Data = None,
+    splits: Splits = None,
+    out: Annotated[Path | None, typer.Option(help="The bundle. Default: bundles/RUN-TARGET[-int8].bundle.")] = None,
+) -> None:
+    """Turn a run into a bundle for one target, proven on the run's val split."""
+    from edgeunip import defaults
+    from edgeunip.compress import export as exporting
+    from edgeunip.train import run as runs
+    from edgeunip.train.datasets import open_data
+
+    opened = runs.open_run(run or runs.latest(defaults.RUNS))
+    chosen = open_data(data, splits=splits) if data else opened.data()
+    place = out or defaults.bundle_folder(opened.path, target, int8=int8)
+    exporting.export(opened, chosen, place, target=target, int8=int8, calibration=calibration, say=say)
+    say(f"The bundle is {place}. Next: edgeunip stream SOURCE --model {place}")
+
+
+@app.command()
+def verify(bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")]) -> None:
+    """Check every file's hash and run the golden sample on this machine."""
+    from edgeunip.runtimes.verify import verify as check
+
+    found = check(bundle)
+    shares = ", ".join(f"{100 * share:.2f} %" for share in found.agreement)
+    print(f"{bundle} is sound: hashes right, golden frames agree {shares} on {found.runtime}")
+
+
+@app.command()
+def stream(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="/dev/videoN, rtsp://.., a video file, an image folder, or synthetic://lepton|boson|tc001."
+        ),
+    ],
+    model: Annotated[Path | None, typer.Option(help="The bundle. Default: the newest in bundles/.")] = None,
+    sink: Annotated[
+        list[str] | None,
+        typer.Option(help="video:FILE.mkv, jsonl:FILE (- prints) or web:PORT; may be repeated. Default: web:8080."),
+    ] = None,
+    frames: Annotated[int | None, typer.Option(help="End after this many frames.")] = None,
+    camera: Annotated[
+        str | None, typer.Option(help="Camera profile (lepton, boson, tc001, tc002c, raw): how counts become degC.")
+    ] = None,
+) -> None:
+    """Segment a camera, a file or a folder, live: overlay video, JSON lines, web page."""
+    from edgeunip import console, defaults
+
+    console.stream(source, model or defaults.newest_bundle(say), sink or ["web:8080"], frames=frames, profile=camera)
+
+
+@app.command()
+def bench(
+    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")],
+    seconds: Annotated[float, typer.Option(help="Roughly how long to measure, seconds.")] = 20.0,
+    threads: Annotated[int | None, typer.Option(help="Processor threads. Default: the runtime's choice.")] = None,
+    json: Json = None,
+) -> None:
+    """Measure a bundle on this machine: latency, throughput, and what the stream loop leaves of it."""
+    from edgeunip import bundle as bundles
+    from edgeunip import defaults
+    from edgeunip.runtimes.bench import bench as measure
+    from edgeunip.runtimes.bench import describe
+
+    found = measure(bundles.load(bundle), seconds=seconds, threads=threads)
+    print(describe(found))
+    defaults.write_json(found.to_json(), json)
+
+
+@app.command()
+def demo(
+    data: Data = None,
+    splits: Splits = None,
+    out: Annotated[Path, typer.Option(help="Folder of everything the demo makes.")] = Path("demo"),
+) -> None:
+    """Show the whole way in minutes: scenes or --data, train, eval, export int8, verify, stream, report."""
+    from edgeunip import demo as demonstration
+
+    report = demonstration.run(out, data, splits=splits, say=say)
+    say(f"Done. Open {report}")
+
+
+@data_app.command("check")
+def check(data: Annotated[str, typer.Argument(metavar="DIR", help="The data set.")], splits: Splits = None) -> None:
+    """List every defect of a data set in one pass; exit code 1 when there is one."""
+    from edgeunip.train import check as checking
+    from edgeunip.train.datasets import open_data
+
+    report = checking.check(open_data(data, splits=splits))
+    for line in (*report.defects, *(f"warning: {warning}" for warning in report.warnings)):
+        print(line)
+    print(f"{data}: {report.images} images, {len(report.defects)} defects, {len(report.warnings)} warnings")
+    raise typer.Exit(1 if report.defects else 0)
+
+
+@data_app.command()
+def synth(
+    out: Annotated[Path, typer.Option(help="Folder to make.")],
+    images: Annotated[int, typer.Option(help="Number of images.")] = 400,
+    sensor: Annotated[str, typer.Option(help="Sensor model: lepton, boson or tc001.")] = "tc001",
+    seed: Annotated[int, typer.Option(help="Seed of scenes and noise.")] = 0,
+) -> None:
+    """Make a data set of procedural radiometric scenes with exact masks."""
+    from edgeunip.scenes import synthesise
+
+    synthesise(out, images, sensor=sensor, seed=seed)
+    say(f"{images} images in {out}")
+
+
+def say(text: str) -> None:
+    """Print one line for the user on standard error, which keeps standard output for data."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def main() -> NoReturn:
+    """Run the command line; every error is one line unless --debug is given."""
+    debug = "--debug" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # its own lines on a damaged image would double ours
+    try:
+        sys.exit(app(arguments, standalone_mode=False))
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        sys.exit(130)
+    except Exception as error:
+        if debug:
+            raise
+        told = explain(error)
+        say(f"edgeunip: {told}")
+        sys.exit(told.exit_code)
+
+
+def explain(error: Exception) -> EdgeunipError:
+    """Return an error as the one line a user reads."""
+    if isinstance(error, EdgeunipError):
+        return error
+    if isinstance(error, ModuleNotFoundError) and error.name and (extra := EXTRAS.get(error.name.split(".")[0])):
+        package = error.name.split(".")[0]
+        return MissingDependencyError(
+            f"The package {package} is not installed", remedy=f"Run: pip install 'edgeunip[{extra}]'"
+        )
+    if isinstance(error, OSError) and error.filename is not None:
+        return storage_error(error, error.filename)
+    return EdgeunipError(
+        "Unexpected error", why=f"{type(error).__name__}: {error}", remedy="Run it again with --debug and report it."
+    )

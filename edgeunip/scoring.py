@@ -1,0 +1,69 @@
+"""``eval``: one metric for a run and for a bundle on the runtime that will run it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from edgeunip import bundle, defaults
+from edgeunip.errors import UsageError
+from edgeunip.runtimes.open import open_runtime
+from edgeunip.train import run as runs
+from edgeunip.train.datasets import DataSet, open_data
+from edgeunip.train.evaluate import Mode, Score, evaluate
+from edgeunip.train.loader import Pictures
+from edgeunip.train.run import TorchModel
+
+
+def score(model: Path, data: str | None, *, splits: str | None, split: str, mode: Mode) -> dict[str, Any]:
+    """Score a run or a bundle over a split.
+
+    Returns:
+        ``{"miou", "iou": {class: ..}, "accuracy", "images", "runtime"}``, shares 0..1; an absent class has None.
+    """
+    chosen = open_data(data, splits=splits) if data else None
+    if defaults.is_bundle(model):
+        found, runtime = _bundle(model, chosen, split, mode)
+    else:
+        found, runtime = _run(model, chosen, split, mode)
+    return {**found.to_json(), "runtime": runtime}
+
+
+def describe(found: dict[str, Any]) -> str:
+    """Return the figures as lines of text."""
+    rows = [f"  {name:<20} {'absent' if iou is None else f'{100 * iou:6.2f} %'}" for name, iou in found["iou"].items()]
+    miou, accuracy = 100 * found["miou"], 100 * found["accuracy"]
+    head = f"mIoU {miou:.2f} %, accuracy {accuracy:.2f} %, {found['images']} images, {found['runtime']}"
+    return "\n".join([head, *rows])
+
+
+def _bundle(path: Path, data: DataSet | None, split: str, mode: Mode) -> tuple[Score, str]:
+    loaded = bundle.load(path)
+    manifest = loaded.manifest
+    recorded = manifest.provenance["data"]
+    data = data or open_data(recorded["source"], splits=recorded["lists"])
+    _same_classes(data, manifest.classes.names)
+    runtime = open_runtime(loaded)
+    try:
+        pictures = Pictures(data, data.split(split), manifest.agc)
+        return evaluate(runtime, pictures, size=(manifest.height, manifest.width), mode=mode), runtime.name
+    finally:
+        runtime.close()
+
+
+def _run(path: Path, data: DataSet | None, split: str, mode: Mode) -> tuple[Score, str]:
+    run = runs.open_run(path)
+    data = data or run.data()
+    _same_classes(data, run.classes.names)
+    model = runs.on_best_device(run.model())
+    pictures = Pictures(data, data.split(split), run.recipe.agc_parameters())
+    found = evaluate(TorchModel(model, run.recipe), pictures, size=run.size, mode=mode)
+    return found, f"torch {next(model.parameters()).device.type}"
+
+
+def _same_classes(data: DataSet, names: tuple[str, ...]) -> None:
+    if data.classes.names != names:
+        raise UsageError(
+            f"The data set has the classes {', '.join(data.classes.names)}; the model knows {', '.join(names)}",
+            where=data.source,
+        )

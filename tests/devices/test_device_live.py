@@ -1,0 +1,149 @@
+"""Live cameras against real sockets: a server of ours sends FFV1 in NUT, and fails in every way a camera does."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+
+import av
+import numpy as np
+import pytest
+from device_video import image
+
+from edgeunip.devices.live import LiveCamera, capture_time
+from edgeunip.devices.profiles import find
+from edgeunip.errors import SourceError
+
+PERIOD_S = 0.02
+
+
+class Server:
+    """Sends one client ``count`` 16-bit frames whose pixels all hold the frame's number, then closes or holds."""
+
+    def __init__(self, *, count: int, hold: bool = False) -> None:
+        self._count, self._hold = count, hold
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"tcp://127.0.0.1:{self._socket.getsockname()[1]}"
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._serve)
+
+    def __enter__(self) -> Server:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        with socket.socket() as knock:  # ends an accept() that nobody answered
+            knock.connect_ex(self._socket.getsockname())
+        self._thread.join(5)
+        self._socket.close()
+
+    def _serve(self) -> None:
+        client, _ = self._socket.accept()
+        # An error here is the client going away.
+        with client, contextlib.suppress(OSError, av.FFmpegError), client.makefile("wb", buffering=0) as wire:
+            self._send(wire)
+
+    def _send(self, wire: object) -> None:
+        with av.open(wire, "w", format="nut", options={"flush_packets": "1"}) as container:
+            stream = container.add_stream("rawvideo", rate=round(1 / PERIOD_S))
+            stream.width, stream.height, stream.pix_fmt = 160, 120, "gray16le"
+            for number in range(self._count):
+                container.mux(stream.encode(image(np.full((120, 160), number, np.uint16), "gray16le")))
+                if self._stop.wait(PERIOD_S):
+                    return
+            if self._hold:
+                self._stop.wait()
+
+
+def open_live(url: str, **options: object) -> LiveCamera:
+    def explain(error: av.FFmpegError) -> SourceError:
+        return SourceError("Lost", where="CAM", why=error.strerror)
+
+    return LiveCamera(
+        "CAM", lambda: av.open(url, format="nut", options={"fpsprobesize": "0"}), explain=explain, **options
+    )
+
+
+def test_every_frame_for_a_quick_consumer_then_the_end_is_a_fault() -> None:
+    seen = []
+    with Server(count=30) as server, open_live(server.url, profile=find("lepton")) as camera:
+        assert camera.live and camera.name == "CAM"
+        with pytest.raises(SourceError, match=r"The live source ended: CAM \(end of stream\)"):
+            for frame in camera:
+                seen.append(frame.seq)
+                assert frame.counts.shape == (120, 160) and (frame.counts == frame.seq).all()
+                assert 0 <= time.monotonic_ns() - frame.t_ns < 1e9 and frame.radiometry is not None
+    assert seen[-1] == 29 and seen == sorted(set(seen)) and len(seen) >= 15
+
+
+def test_a_slow_consumer_gets_the_newest_frame_and_gaps() -> None:
+    seen = []
+    with Server(count=40, hold=True) as server, open_live(server.url) as camera:
+        for frame in camera:
+            seen.append(frame.seq)
+            if frame.seq >= 30:
+                break
+            time.sleep(5 * PERIOD_S)
+    assert len(seen) <= 10 and max(np.diff(seen)) >= 3
+
+
+def test_a_silent_camera_is_lost_after_its_time() -> None:
+    with Server(count=20, hold=True) as server, open_live(server.url, stall_s=0.4) as camera:
+        with pytest.raises(SourceError, match=r"The camera gives no frame: CAM \(for 0.4 s\)"):
+            for _ in camera:
+                last = time.monotonic()
+        assert 0.35 < time.monotonic() - last < 1.5
+
+
+@pytest.mark.parametrize("hold", [False, True])
+def test_closing_from_another_thread_ends_the_iteration(hold: bool) -> None:
+    """Whether frames come or the reading thread is stuck in a read."""
+    with Server(count=10 if hold else 500, hold=hold) as server:
+        with open_live(server.url) as camera:
+            thread = threading.Thread(target=lambda: list(camera))
+            thread.start()
+            time.sleep(0.5)
+            begin = time.monotonic()
+        thread.join(1.0)
+        assert not thread.is_alive() and time.monotonic() - begin < 2.0
+
+
+def test_a_source_that_never_was() -> None:
+    with pytest.raises(SourceError, match=r"Lost: CAM \(Connection refused\)"), open_live("tcp://127.0.0.1:1"):
+        pass
+
+
+def test_a_source_that_ends_before_its_first_frame() -> None:
+    begin = time.monotonic()
+    with pytest.raises(SourceError, match="CAM"), Server(count=0) as server, open_live(server.url):
+        pass
+    assert time.monotonic() - begin < 5
+
+
+def test_the_threads_are_gone_afterwards() -> None:
+    before = threading.active_count()
+    for _ in range(3):
+        with Server(count=200) as server, open_live(server.url) as camera:
+            next(iter(camera))
+    assert threading.active_count() == before
+
+
+def test_a_fault_of_ours_is_not_swallowed() -> None:
+    """What no camera explains, such as a bug, reaches the consumer unchanged."""
+
+    def connect() -> av.container.InputContainer:
+        raise ZeroDivisionError("bug")
+
+    camera = LiveCamera("CAM", connect, explain=lambda error: SourceError("no"))
+    with pytest.raises(ZeroDivisionError, match="bug"), camera:
+        pass
+
+
+def test_the_time_of_capture_is_the_drivers_unless_its_clock_is_another() -> None:
+    now = 1_000_000_000_000
+    assert capture_time(999.95, now) == 999_950_000_000
+    for foreign in (None, 1000.5, 900.0, 1.7e9):
+        assert capture_time(foreign, now) == now

@@ -1,0 +1,62 @@
+import cv2
+import numpy as np
+import pytest
+from tiny_runtime import CLASSES, LINEAR
+
+from edgeunip.frame import ClassStatistics, Frame, Result, State
+from edgeunip.runtimes.overlay import MIN_WIDTH, Overlay
+
+
+def make(height=24, width=40, *, state=State.LIVE, statistics=None):
+    random = np.random.default_rng(0)
+    picture = random.integers(0, 256, (height, width)).astype(np.uint8)
+    labels = random.integers(0, 5, (height, width)).astype(np.uint8)
+    frame = Frame(np.zeros((height, width), np.uint16), 0, 0, state, LINEAR)
+    return Result(frame, picture, labels, statistics or {}, 0)
+
+
+@pytest.mark.parametrize("opacity", [0.0, 0.3, 0.5, 1.0])
+def test_colours_are_a_blend_and_the_background_stays_gray(opacity):
+    result = make()
+    image = Overlay(CLASSES, opacity=opacity).colour(result)
+    gray = np.repeat(result.picture[..., None], 3, 2).astype(np.float64)
+    colour = CLASSES.palette()[result.class_map].astype(np.float64)
+    coloured = ((result.class_map > 0) & (result.class_map < len(CLASSES)))[..., None]
+    share = np.where(coloured, opacity, 0.0)
+    assert np.array_equal(image, np.floor(gray * (1 - share) + colour * share + 0.5))
+
+
+@pytest.mark.parametrize(("width", "scale"), [(80, 6), (160, 3), (206, 3), (320, 2), (479, 2), (480, 1), (640, 1)])
+def test_small_sensors_are_enlarged_by_a_whole_number(width, scale):
+    overlay, result = Overlay(CLASSES), make(24, width)
+    image = overlay.draw(result)
+    assert image.shape == (24 * scale, width * scale, 3)
+    assert image.shape[1] >= MIN_WIDTH
+    assert np.array_equal(image[::scale, ::scale], overlay.colour(result))
+
+
+def test_legend_names_present_classes_and_marks_the_hotspot():
+    present = ClassStatistics(96, 0.1, 20.0, 25.0, 31.25, (300, 100))
+    result = make(240, 640, statistics={"background": present, "hot": present, "cool": ClassStatistics(0, 0.0)})
+    overlay = Overlay(CLASSES)
+    image = overlay.draw(result)
+    assert tuple(image[8, 8]) == CLASSES.colours[3]
+    assert tuple(image[100, 300]) == (255, 255, 255)
+    changed = (image != overlay.colour(result)).any(2)
+    assert changed[:17, :60].any()
+    assert not changed[20:90].any()
+
+
+def test_legend_tells_a_state_that_is_not_live():
+    live, closed = (Overlay(CLASSES).draw(make(240, 640, state=state)) for state in (State.LIVE, State.FFC))
+    assert not np.array_equal(live, closed)
+
+
+def test_overlay_is_quick_enough():
+    overlay, result = Overlay(CLASSES), make(480, 640)
+    times = []
+    for _ in range(20):
+        start = cv2.getTickCount()
+        overlay.colour(result)
+        times.append((cv2.getTickCount() - start) / cv2.getTickFrequency() * 1e3)
+    assert min(times) < 2.0

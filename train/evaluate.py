@@ -1,0 +1,141 @@
+"""One metric for every form of a model: a training run, or a bundle on any runtime."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+from edgeunip import thermal
+from edgeunip.classes import Classes
+from edgeunip.train import slide
+from edgeunip.train.loader import Pictures
+
+Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+"""A model: AGC picture of its input size, uint8 [H, W], to logits, float32 [classes, H/4, W/4]."""
+
+Mode = Literal["whole", "slide"]
+
+
+@dataclass(frozen=True)
+class Score:
+    """Accuracy over a split.
+
+    Attributes:
+        confusion: pixels by [truth, prediction], int64 [classes, classes]; ignored pixels are left out.
+        names: of the classes.
+        images: number of images.
+    """
+
+    confusion: NDArray[np.int64]
+    names: tuple[str, ...]
+    images: int
+
+    @property
+    def iou(self) -> dict[str, float | None]:
+        """Intersection over union by class; None for a class that is neither in the labels nor predicted."""
+        hit = np.diag(self.confusion).astype(np.float64)
+        union = self.confusion.sum(0) + self.confusion.sum(1) - hit
+        return {n: float(h / u) if u else None for n, h, u in zip(self.names, hit, union, strict=True)}
+
+    @property
+    def miou(self) -> float:
+        """Mean of the classes' IoU, absent classes left out."""
+        values = [value for value in self.iou.values() if value is not None]
+        return sum(values) / len(values) if values else math.nan
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the valid pixels that are right."""
+        total = int(self.confusion.sum())
+        return int(np.trace(self.confusion)) / total if total else math.nan
+
+    def to_json(self) -> dict[str, Any]:
+        """Return miou, iou by class, accuracy (shares, 0..1) and the number of images."""
+        return {"miou": self.miou, "iou": self.iou, "accuracy": self.accuracy, "images": self.images}
+
+
+class Confusion:
+    """Adds up the confusion matrix of class maps, through torchmetrics."""
+
+    def __init__(self, classes: Classes) -> None:
+        self.classes = classes
+        self._matrix = MulticlassConfusionMatrix(len(classes), ignore_index=classes.ignore, validate_args=False)
+        self._images = 0
+
+    def add(self, prediction: Tensor, truth: Tensor) -> None:
+        """Add one image: class indices [H, W] each."""
+        self._matrix.update(prediction.flatten().long(), truth.flatten().long())
+        self._images += 1
+
+    def score(self) -> Score:
+        """Return what has been added up."""
+        return Score(self._matrix.compute().numpy().astype(np.int64), self.classes.names, self._images)
+
+
+def evaluate(
+    predict: Predict,
+    pictures: Pictures,
+    *,
+    size: tuple[int, int],
+    mode: Mode = "whole",
+    progress: Callable[[int], None] | None = None,
+) -> Score:
+    """Score a model over samples, at the labels' own resolution.
+
+    Args:
+        predict: the model.
+        pictures: the samples.
+        size: (height, width) of the model's input, pixels.
+        mode: ``whole`` resizes the picture to the input; ``slide`` averages overlapping windows of the picture.
+        progress: told the number of images done.
+    """
+    confusion = Confusion(pictures.data.classes)
+    for index in range(len(pictures)):
+        picture, label = pictures.read(index)
+        logits = _whole(predict, picture, size) if mode == "whole" else _slide(predict, picture, size)
+        confusion.add(_resize(logits, label.shape).argmax(1)[0], torch.from_numpy(label))
+        if progress:
+            progress(index + 1)
+    return confusion.score()
+
+
+def evaluate_streamed(predict: Predict, pictures: Pictures, *, size: tuple[int, int]) -> Score:
+    """Score the class maps as a stream shows them: decided at 1/4 of the input, enlarged to the nearest pixel."""
+    confusion = Confusion(pictures.data.classes)
+    for index in range(len(pictures)):
+        picture, label = pictures.read(index)
+        logits = _whole(predict, picture, size)
+        ids = logits.argmax(1, keepdim=True).float()
+        shown = F.interpolate(ids, size=label.shape, mode="nearest-exact")[0, 0]
+        confusion.add(shown, torch.from_numpy(label))
+    return confusion.score()
+
+
+def _whole(predict: Predict, picture: NDArray[np.uint8], size: tuple[int, int]) -> Tensor:
+    return torch.from_numpy(predict(thermal.fit(picture, *size)))[None]
+
+
+def _slide(predict: Predict, picture: NDArray[np.uint8], size: tuple[int, int]) -> Tensor:
+    """Enlarge the picture until the input fits into it both ways, its aspect kept; then average windows."""
+    scale = max(want / have for want, have in zip(size, picture.shape, strict=True))
+    height, width = (max(want, round(have * scale)) for want, have in zip(size, picture.shape, strict=True))
+    image = torch.from_numpy(thermal.fit(picture, height, width))[None, None]
+
+    def window(cut: Tensor) -> Tensor:
+        return _resize(torch.from_numpy(predict(cut[0, 0].contiguous().numpy()))[None], size)
+
+    stride = round(size[0] * slide.STRIDE), round(size[1] * slide.STRIDE)
+    return slide.average(window, image, size, stride)
+
+
+def _resize(logits: Tensor, shape: tuple[int, ...]) -> Tensor:
+    return F.interpolate(logits, size=shape, mode="bilinear", align_corners=False)

@@ -1,0 +1,392 @@
+"""The training loop: ``train`` starts a run, ``resume`` goes on with one from its newest whole checkpoint."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning_fabric
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from edgeunip import durable
+from edgeunip.errors import RunError, TrainingError, UsageError
+from edgeunip.train import check, checkpoint, report
+from edgeunip.train import run as runs
+from edgeunip.train.augment import Augmentation
+from edgeunip.train.checkpoint import State
+from edgeunip.train.datasets import DataSet
+from edgeunip.train.evaluate import Score, evaluate
+from edgeunip.train.loader import Batches, Draw, Pictures, loader
+from edgeunip.train.optim import parameter_groups, poly_lr
+from edgeunip.train.recipe import Recipe
+from edgeunip.train.run import Run, TorchModel
+from edgeunip.train.segmentor import SegmentationTask
+from edgeunip.train.vit import PATCH, SIZES
+
+LOG_EVERY = 10
+METRICS = "metrics.jsonl"
+PRINT_EVERY_S = 10.0
+
+
+def train(recipe: Recipe, data: DataSet, out: Path | None = None) -> Run:
+    """Train a model on ``data`` and leave the run in the folder ``out`` (by default a new one in ``runs/``).
+
+    Every image of the train and val splits is checked first, so that no bad file can end the run later.
+
+    Raises:
+        DataError: the data set has a defect.
+        UsageError: the recipe does not fit the data.
+        TrainingError: the loss is not finite, or memory is exhausted.
+        StorageError: something cannot be written; checkpoints already written stay.
+    """
+    fabric = _launch(recipe)
+    with _one_rank_first(fabric):
+        sound = check.require_sound(data, ["train", "val"])
+    recipe = resolve(recipe, data)
+    out = fabric.broadcast(out or _new_folder(recipe, data))
+    if fabric.global_rank == 0:
+        facts = {
+            "fingerprints": {name: data.fingerprint(name) for name in ("train", "val")},
+            "class_pixels": {name: dict(pixels) for name, pixels in sound.class_pixels.items()},
+        }
+        runs.create(out, recipe, data, facts)
+    fabric.barrier()
+    return _fit(fabric, runs.open_run(out), data)
+
+
+def resume(path: Path, data: DataSet | None = None) -> Run:
+    """Go on with the run in ``path`` from its newest whole checkpoint, to the very weights it would have ended with.
+
+    Args:
+        path: the run's folder.
+        data: the data set, where it is no longer at the place the run was started with.
+
+    Raises:
+        RunError: the folder is no run, or the data are not those it was started with.
+    """
+    run = runs.open_run(path)
+    data = data or run.data()
+    fabric = _launch(run.recipe)
+    expected = run.provenance["data"]["fingerprints"]
+    for name, fingerprint in expected.items():
+        if data.fingerprint(name) != fingerprint:
+            raise RunError(f"The {name} split has changed since the run was started", where=data.source)
+    return _fit(fabric, run, data)
+
+
+def resolve(recipe: Recipe, data: DataSet) -> Recipe:
+    """Fill in the values a recipe leaves to the data (0): input size, crop size, heads of the last block."""
+    shape = data.read_image(data.split("train")[0]).shape
+    height, width = (
+        given or max(PATCH, round(have / PATCH) * PATCH)
+        for given, have in zip((recipe.height, recipe.width), shape, strict=True)
+    )
+    return replace(
+        recipe,
+        height=height,
+        width=width,
+        crop_height=recipe.crop_height or height,
+        crop_width=recipe.crop_width or width,
+        last_heads=recipe.last_heads or SIZES[recipe.size].last_heads,
+    )
+
+
+def class_weights(pixels: list[int], balance: float) -> Tensor:
+    """Return a weight a class, frequency^-balance, scaled so that the mean over the pixels is 1; float32 [classes]."""
+    share = np.asarray(pixels, np.float64) / sum(pixels)
+    weights = np.where(share > 0, np.maximum(share, 1e-12) ** -balance, 0.0)
+    return torch.from_numpy(weights / (weights * share).sum()).float()
+
+
+def _launch(recipe: Recipe) -> lightning_fabric.Fabric:
+    if recipe.threads:
+        torch.set_num_threads(recipe.threads)
+    gpus = torch.cuda.device_count()
+    precision: Any = recipe.precision
+    if precision == "auto":
+        precision = "bf16-mixed" if gpus and torch.cuda.is_bf16_supported() else "32-true"
+    devices = recipe.devices or int(os.environ.get("LOCAL_WORLD_SIZE", 0)) or max(1, gpus)
+    fabric = lightning_fabric.Fabric(
+        accelerator="cuda" if gpus else "cpu",
+        devices=devices,
+        num_nodes=max(1, int(os.environ.get("WORLD_SIZE", devices)) // devices),
+        strategy="ddp" if int(os.environ.get("WORLD_SIZE", devices)) > 1 else "auto",
+        precision=precision,
+    )
+    fabric.launch()
+    if recipe.batch % fabric.world_size:
+        raise UsageError(f"The batch of {recipe.batch} cannot be shared by {fabric.world_size} devices")
+    torch.backends.cudnn.benchmark = True
+    return fabric
+
+
+def _new_folder(recipe: Recipe, data: DataSet) -> Path:
+    name = Path(data.location.partition(":")[2] or data.location).name
+    return Path("runs") / f"{recipe.size}-{recipe.head}-{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+@contextmanager
+def _one_rank_first(fabric: lightning_fabric.Fabric) -> Iterator[None]:
+    """Let rank 0 run the block before the others (they then find warm disk caches)."""
+    if fabric.global_rank:
+        fabric.barrier()
+    yield
+    if not fabric.global_rank:
+        fabric.barrier()
+
+
+def _fit(fabric: lightning_fabric.Fabric, run: Run, data: DataSet) -> Run:
+    def busy() -> RunError:
+        return RunError("Another process is training this run", where=run.path)
+
+    if fabric.global_rank == 0:
+        with durable.exclusive(run.path / ".lock", busy):
+            return Trainer(fabric, run, data).fit()
+    return Trainer(fabric, run, data).fit()
+
+
+class Trainer:
+    """One rank's view of a run: model, optimiser, data, log."""
+
+    def __init__(self, fabric: lightning_fabric.Fabric, run: Run, data: DataSet) -> None:
+        self.fabric, self.run, self.recipe = fabric, run, run.recipe
+        torch.manual_seed(self.recipe.seed)
+        self.model = runs.build_model(self.recipe, run.classes)
+        groups = parameter_groups(
+            self.model,
+            SIZES[self.recipe.size].depth,
+            weight_decay=self.recipe.weight_decay,
+            layer_decay=self.recipe.layer_decay,
+        )
+        pixels = run.provenance["data"]["class_pixels"]["train"]
+        weights = class_weights([pixels[name] for name in run.classes.names], self.recipe.balance)
+        task = SegmentationTask(self.model, weights, run.classes.ignore)
+        self.optimizer = torch.optim.AdamW(groups, lr=self.recipe.lr, fused=fabric.device.type == "cuda")
+        self.task, self.stepper = fabric.setup(task, self.optimizer)
+        self.state = State(self.model, self.optimizer)
+        agc = self.recipe.agc_parameters()
+        self.train_pictures = Pictures(data, data.split("train"), agc)
+        self.val_pictures = Pictures(data, data.split("val"), agc)
+        self.stop_signal = 0
+
+    def fit(self) -> Run:
+        """Run the remaining steps, evaluate, write weights and report."""
+        first, damaged = checkpoint.restore(self.run.path / "checkpoints", self.state)
+        for line in damaged:
+            self.fabric.print(line)
+        with _signals(self), Log(self, first) as log:
+            for step, (images, labels) in enumerate(self._batches(first), start=first):
+                log.add(step, self._step(step, images, labels))
+                self._after(step + 1, log)
+            score = self._evaluate(self.recipe.steps, log)
+        if self.fabric.global_rank == 0:
+            self._finish(score)
+        self.fabric.barrier()
+        return self.run
+
+    def _batches(self, first: int) -> Iterator[tuple[Tensor, Tensor]]:
+        recipe, fabric = self.recipe, self.fabric
+        crop = recipe.crop_height, recipe.crop_width
+        augment = Augmentation(recipe.height, recipe.width, crop, self.run.classes.ignore, recipe)
+        draw = Draw(recipe.seed, recipe.batch, len(self.train_pictures))
+        share = {"rank": fabric.global_rank, "ranks": fabric.world_size}
+        batches = Batches(self.train_pictures, augment, draw, first=first, last=recipe.steps, **share)
+        on_gpu = fabric.device.type == "cuda"
+        workers = (4 if on_gpu else 0) if recipe.workers < 0 else recipe.workers
+        for images, labels in loader(batches, workers=workers, pin=on_gpu):
+            yield images.to(fabric.device, non_blocking=True), labels.to(fabric.device, non_blocking=True)
+
+    def _step(self, step: int, images: Tensor, labels: Tensor) -> Tensor:
+        recipe = self.recipe
+        rate = poly_lr(step, base=recipe.lr, steps=recipe.steps, warmup=min(recipe.warmup, recipe.steps // 2))
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["lr_scale"]
+        # Dropout and drop path draw from the global generator: seeded by the step, so that a resumed run repeats it.
+        torch.manual_seed((recipe.seed * 1_000_003 + step) * 1024 + self.fabric.global_rank)
+        try:
+            loss: Tensor = self.task(images, labels)
+            self.fabric.backward(loss)
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(
+                f"Out of GPU memory at batch {recipe.batch} of {tuple(images.shape[-2:])} pixels",
+                remedy="Lower batch, crop_height and crop_width, or take a smaller --size.",
+            ) from error
+        if recipe.clip:
+            self.fabric.clip_gradients(self.task, self.stepper, max_norm=recipe.clip)
+        self.stepper.step()
+        self.stepper.zero_grad()
+        return loss.detach()
+
+    def _after(self, done: int, log: Log) -> None:
+        """Save, evaluate, leave: what happens between two steps. ``done`` steps are behind."""
+        stop = self._agreed_stop()
+        if stop or (done % self.recipe.checkpoint_every == 0 and done < self.recipe.steps):
+            log.flush(done)
+            self._save(done)
+        if stop:
+            self.fabric.print(f"Stopped after step {done}; go on with: edgeunip train --resume {self.run.path}")
+            raise SystemExit(128 + stop)
+        if done % self.recipe.evaluate_every == 0 and done < self.recipe.steps:
+            self._evaluate(done, log)
+
+    def _agreed_stop(self) -> int:
+        """Return the signal that asked any rank to stop, 0 if none: all ranks leave together."""
+        if self.fabric.world_size == 1:
+            return self.stop_signal
+        asked: Any = self.fabric.all_reduce(torch.tensor(self.stop_signal), reduce_op="max")
+        return int(asked)
+
+    def _save(self, done: int) -> None:
+        if self.fabric.global_rank == 0:
+            checkpoint.save(self.run.path / "checkpoints", self.state, done)
+        self.fabric.barrier()
+
+    def _evaluate(self, done: int, log: Log) -> Score | None:
+        """Score the val split on rank 0."""
+        if self.fabric.global_rank:
+            return None
+        self.model.eval()
+        score = evaluate(TorchModel(self.model, self.recipe), self.val_pictures, size=self.run.size)
+        self.model.train()
+        log.score(done, score)
+        return score
+
+    def _finish(self, score: Score | None) -> None:
+        weights = {name: value.contiguous().cpu() for name, value in self.model.state_dict().items()}
+        durable.write_bytes(self.run.path / runs.WEIGHTS, safetensors.torch.save(weights))
+        if score is not None:
+            self.model.eval()
+            report.write(self.run, score, TorchModel(self.model, self.recipe), self.val_pictures)
+
+
+class Log:
+    """Loss, rate and scores of rank 0: a progress bar, ``metrics.jsonl`` and TensorBoard."""
+
+    def __init__(self, trainer: Trainer, first: int) -> None:
+        self.trainer, self.run = trainer, trainer.run
+        self.on = trainer.fabric.global_rank == 0
+        self._loss = torch.zeros((), device=trainer.fabric.device)
+        self._steps, self._since = 0, time.monotonic()
+        self._before = _keep_lines(self.run.path / METRICS, first) if self.on else 0.0
+        if self.on:
+            self._file = durable.Stream(self.run.path / METRICS, append=True)
+            self._board = SummaryWriter(str(self.run.path / "tensorboard"), purge_step=first)
+        total = trainer.recipe.steps
+        visible = self.on and sys.stderr.isatty()
+        self._bar = tqdm(total=total, initial=first, unit="step", disable=not visible, dynamic_ncols=True)
+        self._printed = math.inf if visible or not self.on else time.monotonic()
+
+    def __enter__(self) -> Log:
+        self._since = time.monotonic()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+        if self.on:
+            self._board.close()
+            self._file.close()
+
+    def add(self, step: int, loss: Tensor) -> None:
+        """Count one step's loss; writes a line every ten steps."""
+        self._loss += loss
+        self._steps += 1
+        self._bar.update()
+        if (step + 1) % LOG_EVERY == 0 or step + 1 == self.trainer.recipe.steps:
+            self.flush(step + 1)
+
+    def flush(self, done: int) -> None:
+        """Write the mean loss since the last line.
+
+        Raises:
+            TrainingError: it is not finite; the checkpoints on disk are from before.
+        """
+        if not self._steps:
+            return
+        reduced: Any = self.trainer.fabric.all_reduce(self._loss / self._steps, reduce_op="mean")
+        mean = float(reduced)
+        seconds = time.monotonic() - self._since
+        self._before += seconds
+        if not math.isfinite(mean):
+            raise TrainingError(
+                f"The loss is {mean} by step {done}",
+                where=self.run.path,
+                remedy="Lower lr, or raise warmup; a resumed run starts from the last checkpoint.",
+            )
+        rate = float(self.trainer.optimizer.param_groups[-1]["lr"])
+        self._write({"step": done, "loss": mean, "lr": rate, "seconds": self._before})
+        self._bar.set_postfix(loss=f"{mean:.4f}", refresh=False)
+        self._print(done, mean, seconds / self._steps)
+        self._loss.zero_()
+        self._steps, self._since = 0, time.monotonic()
+
+    def score(self, done: int, score: Score) -> None:
+        """Write a score of the val split."""
+        self._write({"step": done, "val": score.to_json(), "seconds": self._before})
+        self._bar.write(f"step {done}: val mIoU {100 * score.miou:.1f}, accuracy {100 * score.accuracy:.1f}")
+        self._since = time.monotonic()
+
+    def _print(self, done: int, loss: float, step_s: float) -> None:
+        """Without a terminal, a line now and then stands in for the progress bar."""
+        if time.monotonic() - self._printed < PRINT_EVERY_S:
+            return
+        self._printed = time.monotonic()
+        total = self.trainer.recipe.steps
+        left = (total - done) * step_s / 60
+        print(f"step {done}/{total}: loss {loss:.4f}, {step_s:.2f} s a step, {left:.1f} min left", flush=True)
+
+    def _write(self, line: dict[str, Any]) -> None:
+        if not self.on:
+            return
+        self._file.write((json.dumps(line) + "\n").encode())
+        for key in ("loss", "lr"):
+            if key in line:
+                self._board.add_scalar(key, line[key], line["step"])
+        if "val" in line:
+            self._board.add_scalar("val/miou", line["val"]["miou"], line["step"])
+
+
+def _keep_lines(path: Path, step: int) -> float:
+    """Drop the log's lines behind ``step`` (they will be written again); return the seconds trained until then."""
+    if not path.is_file():
+        return 0.0
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue  # the last line of a killed run may be torn
+        if entry["step"] <= step:
+            kept.append(entry)
+    durable.write_text(path, "".join(json.dumps(entry) + "\n" for entry in kept))
+    return float(kept[-1]["seconds"]) if kept else 0.0
+
+
+@contextmanager
+def _signals(trainer: Trainer) -> Iterator[None]:
+    """Let the first SIGINT or SIGTERM end the run after the step at hand; a second one ends it at once."""
+
+    def ask(number: int, _: FrameType | None) -> None:
+        trainer.stop_signal = number
+        signal.signal(number, old[signal.Signals(number)])
+
+    old = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)

@@ -1,0 +1,105 @@
+"""Batches as a function of (seed, step): nothing to save, nothing to restore, the same on one rank or on many."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from edgeunip.thermal import Agc
+from edgeunip.train.augment import Augmentation, Picture
+from edgeunip.train.datasets import DataSet, Sample
+
+CACHE_BYTES = 3 << 30
+
+
+class Pictures:
+    """AGC pictures and label maps of samples, kept in memory while they fit in 3 GiB."""
+
+    def __init__(self, data: DataSet, samples: Sequence[Sample], agc: Agc) -> None:
+        self.data, self.samples, self.agc = data, samples, agc
+        self._kept: dict[int, tuple[Picture, Picture]] = {}
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def read(self, index: int) -> tuple[Picture, Picture]:
+        """Return (picture, labels) from disk, both uint8 [H, W]."""
+        sample = self.samples[index]
+        picture = self.agc.picture(self.data.read_image(sample), self.data.radiometry)
+        return picture, self.data.read_label(sample)
+
+    def __getitem__(self, index: int) -> tuple[Picture, Picture]:
+        """Return (picture, labels), both uint8 [H, W]."""
+        if index in self._kept:
+            return self._kept[index]
+        pair = self.read(index)
+        if self._bytes < CACHE_BYTES:
+            self._kept[index] = pair
+            self._bytes += pair[0].nbytes + pair[1].nbytes
+        return pair
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Which samples make up a step: a new permutation every epoch.
+
+    Attributes:
+        seed: of the run.
+        batch: samples a step over all ranks.
+        count: number of samples.
+    """
+
+    seed: int
+    batch: int
+    count: int
+
+    def __call__(self, step: int) -> list[int]:
+        """Return the sample indices of a step (0-based), in batch order."""
+        positions = range(step * self.batch, (step + 1) * self.batch)
+        epochs = {position // self.count for position in positions}
+        orders = {epoch: np.random.default_rng((self.seed, 1, epoch)).permutation(self.count) for epoch in epochs}
+        return [int(orders[position // self.count][position % self.count]) for position in positions]
+
+
+class Batches(Dataset[tuple[Tensor, Tensor]]):
+    """Item ``i`` is this rank's share of step ``first + i``: images [b, 1, h, w] float32, labels [b, h, w] int64."""
+
+    def __init__(
+        self, pictures: Pictures, augment: Augmentation, draw: Draw, *, first: int, last: int, rank: int, ranks: int
+    ) -> None:
+        self.pictures, self.augment, self.draw = pictures, augment, draw
+        self.first, self.last, self.rank, self.ranks = first, last, rank, ranks
+
+    def __len__(self) -> int:
+        return self.last - self.first
+
+    def __getitem__(self, item: int) -> tuple[Tensor, Tensor]:
+        """Assemble one step's share."""
+        step = self.first + item
+        share = self.draw.batch // self.ranks
+        chosen = list(enumerate(self.draw(step)))[self.rank * share : (self.rank + 1) * share]
+        views = [
+            self.augment(*self.pictures[index], np.random.default_rng((self.draw.seed, 2, step, position)))
+            for position, index in chosen
+        ]
+        images = torch.from_numpy(np.stack([image for image, _ in views]))
+        return images, torch.from_numpy(np.stack([label for _, label in views]).astype(np.int64))
+
+
+def loader(batches: Batches, *, workers: int, pin: bool) -> DataLoader[tuple[Tensor, Tensor]]:
+    """Walk through ``batches`` in order, ahead of the training step where ``workers`` processes help."""
+    extra: dict[str, Any] = {"prefetch_factor": 4, "worker_init_fn": _one_thread} if workers else {}
+    return DataLoader(batches, batch_size=None, shuffle=False, num_workers=workers, pin_memory=pin, **extra)
+
+
+def _one_thread(worker: int) -> None:
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)

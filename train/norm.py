@@ -1,0 +1,45 @@
+"""Batch norm whose statistics span all ranks, on GPUs and on CPUs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.distributed.nn.functional import all_reduce
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """``torch.nn.BatchNorm2d``, which normalises over the global batch when several ranks train.
+
+    torch's own SyncBatchNorm refuses CPU tensors, so a run on two CPU ranks could not equal a run on one.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise [B, C, H, W] per channel."""
+        if not (self.training and distributed.is_available() and distributed.is_initialized()):
+            return super().forward(input)
+        if distributed.get_world_size() == 1:
+            return super().forward(input)
+        return self._across_ranks(input.float()).to(input.dtype)
+
+    def _across_ranks(self, input: Tensor) -> Tensor:
+        dims = (0, 2, 3)
+        count = torch.full((1,), input.numel() / input.shape[1], device=input.device)
+        sums = torch.cat([input.sum(dims), input.square().sum(dims), count])
+        channels = input.shape[1]
+        reduced: Tensor = all_reduce(sums)  # type: ignore[no-untyped-call]
+        total, squares, count = torch.split(reduced, [channels, channels, 1])
+        mean = total / count
+        variance = squares / count - mean.square()
+        self._track(mean.detach(), variance.detach(), count.detach())
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        normalised: Tensor = input * scale[:, None, None] + (self.bias - mean * scale)[:, None, None]
+        return normalised
+
+    @torch.no_grad()
+    def _track(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return
+        self.num_batches_tracked.add_(1)
+        momentum = self.momentum or 0.0
+        self.running_mean.lerp_(mean, momentum)
+        self.running_var.lerp_(variance * count / (count - 1), momentum)

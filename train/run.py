@@ -1,0 +1,197 @@
+"""The run folder: what a training run leaves behind, and the model read back from it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+
+from edgeunip import __version__, durable
+from edgeunip.classes import Classes
+from edgeunip.errors import RunError
+from edgeunip.thermal import Radiometry, radiometry_from_json, radiometry_to_json
+from edgeunip.train import checkpoint, recipe, segmentor
+from edgeunip.train.datasets import DataSet, open_data
+from edgeunip.train.recipe import Recipe
+from edgeunip.train.vit import PATCH, SIZES, Backbone
+
+RECIPE, WEIGHTS, PROVENANCE = "recipe.toml", "weights.safetensors", "provenance.json"
+PACKAGES = ("torch", "torchvision", "timm", "lightning-fabric", "torchmetrics", "numpy", "opencv-python-headless")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run's folder.
+
+    Attributes:
+        path: the folder.
+        recipe: all values, resolved.
+        classes: of the data it was trained on.
+        radiometry: how that data's counts become degC, None for bare counts.
+        provenance: the content of ``provenance.json``.
+    """
+
+    path: Path
+    recipe: Recipe
+    classes: Classes
+    radiometry: Radiometry | None
+    provenance: dict[str, Any]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the model's input, pixels."""
+        return self.recipe.height, self.recipe.width
+
+    def data(self) -> DataSet:
+        """Open the data set the run was trained on.
+
+        Raises:
+            DataError: it is no longer where it was.
+        """
+        return open_data(self.provenance["data"]["source"], splits=self.provenance["data"]["lists"])
+
+    def model(self) -> segmentor.Segmentor:
+        """Read the trained model, in eval mode.
+
+        Raises:
+            RunError: the run has not ended, or its weights do not fit.
+        """
+        path = self.path / WEIGHTS
+        if not path.is_file():
+            raise RunError(
+                "The run has no weights yet", where=self.path, remedy="Finish it: edgeunip train --resume RUN."
+            )
+        model = build_model(self.recipe, self.classes)
+        checkpoint.load_weights(model, safetensors.torch.load(path.read_bytes()), path)
+        return model.eval()
+
+
+class TorchModel:
+    """A model as the metric and the exporter call it: AGC picture in, logits out (``evaluate.Predict``)."""
+
+    def __init__(self, model: segmentor.Segmentor, recipe: Recipe) -> None:
+        self.model, self.recipe = model, recipe
+        self.device = next(model.parameters()).device
+
+    @torch.inference_mode()
+    def __call__(self, picture: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Map an AGC picture, uint8 [H, W], to logits, float32 [classes, H/4, W/4]."""
+        image = torch.from_numpy(picture).to(self.device, torch.float32)[None, None]
+        logits = self.model((image - self.recipe.mean) / self.recipe.std)
+        result: NDArray[np.float32] = logits[0].float().cpu().numpy()
+        return result
+
+
+def on_best_device(model: segmentor.Segmentor) -> segmentor.Segmentor:
+    """Move a model to the GPU where there is one."""
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def build_model(recipe: Recipe, classes: Classes) -> segmentor.Segmentor:
+    """Make the untrained model of a resolved recipe; its position table has the grid of a training crop."""
+    grid = recipe.crop_height // PATCH, recipe.crop_width // PATCH
+    size = SIZES[recipe.size]
+    if recipe.last_heads:
+        size = type(size)(size.dim, size.depth, size.heads, recipe.last_heads)
+    backbone = Backbone(size, grid, drop_path=recipe.drop_path)
+    return segmentor.build(backbone, recipe.head, len(classes), dropout=recipe.dropout)
+
+
+def create(path: Path, recipe: Recipe, data: DataSet, facts: dict[str, Any]) -> Run:
+    """Make a new run folder and point ``latest`` beside it to it.
+
+    Args:
+        path: the folder; must not hold a run.
+        recipe: resolved.
+        data: what it trains on.
+        facts: added to the provenance (data hashes, class pixels, ..).
+
+    Raises:
+        RunError: the folder holds a run already.
+    """
+    if (path / RECIPE).exists():
+        raise RunError(
+            "The folder holds a run already", where=path, remedy="Go on with --resume, or name another --out."
+        )
+    provenance = {
+        "data": {"source": data.location, "lists": data.lists, "classes": data.classes.to_json(), **facts},
+        "radiometry": radiometry_to_json(data.radiometry),
+        "versions": versions(),
+        "machine": machine(),
+        "command": sys.argv,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+    path.mkdir(parents=True, exist_ok=True)
+    durable.write_json(path / PROVENANCE, provenance)
+    durable.write_text(path / RECIPE, recipe.to_toml())
+    durable.link(path.name, path.parent / "latest")
+    return open_run(path)
+
+
+def open_run(path: Path) -> Run:
+    """Open a run's folder.
+
+    Raises:
+        RunError: it is none, or incomplete.
+    """
+    if not (path / RECIPE).is_file():
+        why = "no such folder" if not path.exists() else f"it holds no {RECIPE}"
+        raise RunError("Not a training run", where=path, why=why, remedy="Train one first: edgeunip train --data DIR.")
+    values = recipe.read(path / RECIPE)
+    try:
+        provenance = json.loads((path / PROVENANCE).read_bytes())
+        classes = Classes.from_json(provenance["data"]["classes"])
+        radiometry = radiometry_from_json(provenance["radiometry"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError("The run's provenance is damaged", where=path / PROVENANCE, why=error) from error
+    return Run(path, values, classes, radiometry, provenance)
+
+
+def latest(runs: Path) -> Path:
+    """Return the newest run in the folder ``runs``.
+
+    Raises:
+        RunError: there is none.
+    """
+    pointer = runs / "latest"
+    if not pointer.exists():
+        raise RunError("No training run", where=runs, remedy="Train one first: edgeunip train, or name a run.")
+    return pointer.resolve()
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of edgeunip, Python and the packages a result depends on."""
+    found = {"edgeunip": __version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        found[package] = metadata.version(package)
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """Return what this machine is: processor, cores, GPU."""
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {
+        "processor": processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "gpus": gpus,
+        "system": platform.platform(),
+    }
+
+
+def processor() -> str:
+    """Return the processor's own name."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()

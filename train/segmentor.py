@@ -1,0 +1,114 @@
+"""The whole model, and the task that turns images and labels into losses."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn import functional as F
+
+from edgeunip.train.heads import AuxiliaryHead, LastLayerPyramid, UPerHead
+from edgeunip.train.light import LightHead
+from edgeunip.train.vit import Backbone
+
+HeadName = Literal["light", "uper"]
+
+
+class LightSegmentor(nn.Module):
+    """Backbone and light decoder: the edge default."""
+
+    def __init__(self, backbone: Backbone, head: LightHead) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images [B, 1, H, W] (normalised; H and W multiples of 16) to logits [B, classes, H/4, W/4]."""
+        logits: Tensor = self.head(self.backbone(images), images)
+        return logits
+
+    def training_logits(self, images: Tensor) -> list[tuple[Tensor, float]]:
+        """Return the logits to be trained, each with the weight of its loss."""
+        return [(self(images), 1.0)]
+
+
+class UPerSegmentor(nn.Module):
+    """Backbone, LL-FPN, UPerNet and, in training, the auxiliary head: UNIP's reference."""
+
+    def __init__(self, backbone: Backbone, pyramid: LastLayerPyramid, head: UPerHead, auxiliary: AuxiliaryHead) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.pyramid = pyramid
+        self.head = head
+        self.auxiliary = auxiliary
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images [B, 1, H, W] (normalised; H and W multiples of 16) to logits [B, classes, H/4, W/4]."""
+        logits: Tensor = self.head(self.pyramid(self.backbone(images)))
+        return logits
+
+    def training_logits(self, images: Tensor) -> list[tuple[Tensor, float]]:
+        """Return the logits to be trained, each with the weight of its loss (auxiliary: 0.4)."""
+        levels = self.pyramid(self.backbone(images))
+        return [(self.head(levels), 1.0), (self.auxiliary(levels[2]), 0.4)]
+
+
+Segmentor = LightSegmentor | UPerSegmentor
+
+
+def build(backbone: Backbone, head: HeadName, classes: int, *, dropout: float = 0.1) -> Segmentor:
+    """Put a decoder for ``classes`` classes on a backbone."""
+    dim = backbone.vit.embed_dim
+    if head == "light":
+        return LightSegmentor(backbone, LightHead(dim, classes, dropout=dropout))
+    return UPerSegmentor(
+        backbone,
+        LastLayerPyramid(dim),
+        UPerHead(dim, dim, classes, dropout=dropout),
+        AuxiliaryHead(dim, 256, classes, dropout=dropout),
+    )
+
+
+class SegmentationTask(nn.Module):
+    """Images and labels to the loss that is minimised.
+
+    Args:
+        model: what is trained.
+        class_weights: [classes], the weight of each class's pixels in the cross-entropy.
+        ignore: label value left out.
+    """
+
+    class_weights: Tensor
+
+    def __init__(self, model: Segmentor, class_weights: Tensor, ignore: int) -> None:
+        super().__init__()
+        self.model = model
+        self.ignore = ignore
+        self.register_buffer("class_weights", class_weights, persistent=False)
+
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the weighted sum of the cross-entropies; images [B, 1, H, W], labels [B, H, W] int64."""
+        terms = [
+            weight * cross_entropy(logits, labels, self.class_weights, self.ignore)
+            for logits, weight in self.model.training_logits(images)
+        ]
+        return torch.stack(terms).sum()
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, class_weights: Tensor, ignore: int) -> Tensor:
+    """Cross-entropy of logits [B, C, h, w], enlarged to the labels [B, H, W], averaged over the valid pixels' weights.
+
+    With several ranks the average is over the global batch: each rank returns its share times the number of ranks,
+    so that the mean gradient equals that of one rank with the whole batch. (mmsegmentation 0.11, which UNIP used,
+    averages over all pixels, ignored ones included.)
+    """
+    logits = F.interpolate(logits.float(), size=labels.shape[-2:], mode="bilinear", align_corners=False)
+    loss = F.cross_entropy(logits, labels, class_weights, ignore_index=ignore, reduction="sum")
+    valid = labels != ignore
+    total = class_weights[labels.where(valid, 0)].mul(valid).sum()
+    ranks = 1
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.all_reduce(total)
+        ranks = distributed.get_world_size()
+    return loss * ranks / total.clamp_min(1e-6)
