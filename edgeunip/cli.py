@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
 
-import click
 import typer
 
 from edgeunip import __version__
@@ -39,15 +38,20 @@ Splits = Annotated[
 Json = Annotated[str | None, typer.Option("--json", help="Write the figures as JSON to this file; - prints them.")]
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"edgeunip {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     debug: Annotated[bool, typer.Option(help="Show a traceback with an error; may stand anywhere.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and leave.", is_eager=True, callback=_print_version)
+    ] = False,
 ) -> None:
     """Hold what concerns every command; ``main`` has taken --debug out before."""
-    if version:
-        print(f"edgeunip {__version__}")
-        raise typer.Exit
 
 
 @app.command()
@@ -224,12 +228,8 @@ def main() -> NoReturn:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # its own lines on a damaged image would double ours
     try:
-        sys.exit(app(arguments, standalone_mode=False))
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        sys.exit(130)
+        app(arguments)
+        sys.exit(0)
     except Exception as error:
         if debug:
             raise

@@ -99,6 +99,18 @@ def bench(bundle: Bundle, *, seconds: float = 20.0, threads: int | None = None) 
     )
 
 
+def describe(found: Bench) -> str:
+    """Return the figures in a few lines for people."""
+    return "\n".join(
+        (
+            f"{found.bundle}, {found.precision}, {found.width}x{found.height}, {found.runtime}",
+            f"one call          {found.latency_p50_ms:8.1f} ms median, {found.latency_p99_ms:.1f} ms p99",
+            f"bare model        {found.bare_fps:8.1f} frames/s, {found.concurrency} calls at once",
+            f"the whole stream  {found.stream_fps:8.1f} frames/s, {100 * found.ratio:.0f} % of the bare model",
+        )
+    )
+
+
 def _latencies(
     bundle: Bundle, pictures: list[NDArray[np.uint8]], seconds: float, threads: int | None
 ) -> NDArray[np.float64]:

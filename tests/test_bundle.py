@@ -1,5 +1,6 @@
 """A bundle comes back as it was saved or is refused by one error class: whatever byte, entry or type was changed."""
 
+import functools
 import hashlib
 import io
 import json
@@ -136,10 +137,11 @@ def test_digest_is_of_what_was_loaded(saved: Path) -> None:
 
 def naive_load(path: Path) -> dict[str, bytes]:
     """Negative control: what a loader that believes sizes and JSON would accept."""
-    value = json.loads((path / MANIFEST).read_bytes())
-    value.pop("manifest_sha256", None)
-    Manifest.from_json(value)
-    files = {name: (path / name).read_bytes() for name in value["files"]}
+    try:
+        value = json.loads((path / MANIFEST).read_bytes())
+        files = {name: (path / name).read_bytes() for name in Manifest.from_json(value).files}
+    except (ValueError, RecursionError, OSError) as error:
+        raise BundleError("no") from error
     if any(len(data) != value["files"][name]["size"] for name, data in files.items()):
         raise BundleError("size")
     return files
@@ -213,7 +215,7 @@ def fuzz(path: Path, load: Callable[[Path], dict[str, bytes]], turns: int, seed:
 
 
 def test_mutants_are_refused_by_one_error_class_or_identical(saved: Path) -> None:
-    assert fuzz(saved, strict_load, 3000, seed=1)[1] == 0
+    assert fuzz(saved, strict_load, 2000, seed=1)[1] == 0
 
 
 @pytest.mark.slow
@@ -222,13 +224,7 @@ def test_many_mutants(saved: Path) -> None:
 
 
 def test_negative_control_mutants_get_past_a_loader_without_hashes(saved: Path) -> None:
-    def believing(path: Path) -> dict[str, bytes]:
-        try:
-            return naive_load(path)
-        except (ValueError, RecursionError, OSError) as error:
-            raise BundleError("no", why=error) from error
-
-    assert fuzz(saved, believing, 3000, seed=1)[1] > 10
+    assert fuzz(saved, naive_load, 1000, seed=1)[1] > 10
 
 
 def test_mutants_of_the_manifest_with_its_own_hash_right(saved: Path) -> None:
@@ -255,7 +251,7 @@ def test_mutants_of_the_manifest_with_its_own_hash_right(saved: Path) -> None:
         {},
         {"a": 1},
     ]
-    for _ in range(3000):
+    for _ in range(1500):
         value = json.loads(json.dumps(original))
         for _ in range(chance.randint(1, 3)):
             node, key = walk(value, chance)
@@ -431,7 +427,7 @@ def test_wrong_types_and_missing_fields(saved: Path, field: str) -> None:
         refused(saved, str(saved / MANIFEST))
         (saved / MANIFEST).write_bytes(original)
     rewrite(saved, lambda value: value.pop(field))
-    refused(saved, "The manifest does not fit its format")
+    refused(saved, "The bundle has no golden sample" if field == "files" else "The manifest does not fit its format")
 
 
 def test_unknown_fields(saved: Path) -> None:
@@ -596,6 +592,7 @@ def claims(header: str, version: bytes = b"\1\0") -> bytes:
     return b"\x93NUMPY" + version + len(text).to_bytes(2, "little") + text
 
 
+@functools.cache
 def hostile() -> dict[str, bytes]:
     good, ones = FILES[GOLDEN], np.ones((2, 8, 16), np.uint8)
     encrypted = bytearray(npz(counts=COUNTS, class_maps=MAPS))
@@ -652,7 +649,7 @@ def test_golden_that_became_a_pipe(saved: Path) -> None:
 
 def test_mutated_golden_samples(saved: Path) -> None:
     chance, loaded = random.Random(5), bundle.load(saved)
-    for _ in range(1500):
+    for _ in range(1000):
         (saved / GOLDEN).write_bytes(mutated(FILES[GOLDEN], chance))
         try:
             assert loaded.golden().counts.ndim == 3

@@ -91,9 +91,7 @@ def test_missing_dependency_names_the_extra() -> None:
         __import__("edgeunip_no_such_vendor.sub")
     found = missing_dependency(caught.value, "edgeunip_no_such_vendor", "openvino")
     assert isinstance(found, errors.MissingDependencyError)
-    assert str(found) == (
-        "The package edgeunip_no_such_vendor is not installed. Run: pip install 'edgeunip[openvino]'"
-    )
+    assert str(found) == ("The package edgeunip_no_such_vendor is not installed. Run: pip install 'edgeunip[openvino]'")
     nested = ModuleNotFoundError("No module named 'google'", name="google")
     assert isinstance(missing_dependency(nested, "google.protobuf", "x"), errors.MissingDependencyError)
 

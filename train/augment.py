@@ -81,12 +81,17 @@ class Augmentation:
         return min(max(corner[0], 0), limits[0]), min(max(corner[1], 0), limits[1])
 
     def _distort(self, picture: Picture, rng: np.random.Generator) -> NDArray[np.float32]:
-        """Shift the brightness and change the contrast, each for half of the pictures (gray has no hue)."""
+        """Shift the brightness and change the contrast, each for half of the pictures (gray has no hue).
+
+        Each saturates at 0 and 255, as in the reference: the model sees no gray level that a camera cannot give it.
+        """
         values = picture.astype(np.float32)
         if rng.random() < 0.5:
-            values += np.float32(rng.uniform(-self.recipe.brightness, self.recipe.brightness))
+            shift = rng.uniform(-self.recipe.brightness, self.recipe.brightness)
+            values = np.clip(values + np.float32(shift), 0, 255)
         if rng.random() < 0.5:
-            values *= np.float32(1 + rng.uniform(-self.recipe.contrast, self.recipe.contrast))
+            gain = 1 + rng.uniform(-self.recipe.contrast, self.recipe.contrast)
+            values = np.clip(values * np.float32(gain), 0, 255)
         return values
 
     def _pad(self, array: NDArray[Pixel], value: float) -> NDArray[Pixel]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, distributed, nn
-from torch.distributed.nn.functional import all_reduce
 
 
 class BatchNorm2d(nn.BatchNorm2d):
@@ -22,15 +23,16 @@ class BatchNorm2d(nn.BatchNorm2d):
         return self._across_ranks(input.float()).to(input.dtype)
 
     def _across_ranks(self, input: Tensor) -> Tensor:
-        dims = (0, 2, 3)
-        count = torch.full((1,), input.numel() / input.shape[1], device=input.device)
-        sums = torch.cat([input.sum(dims), input.square().sum(dims), count])
         channels = input.shape[1]
-        reduced: Tensor = all_reduce(sums)  # type: ignore[no-untyped-call]
+        sums = [power.sum((0, 2, 3), dtype=torch.float64) for power in (input, input.square())]
+        count = sums[0].new_tensor([input.numel() / channels])
+        reduced: Tensor = _SumOfRanks.apply(torch.cat([*sums, count]))  # type: ignore[no-untyped-call]
         total, squares, count = torch.split(reduced, [channels, channels, 1])
         mean = total / count
-        variance = squares / count - mean.square()
-        self._track(mean.detach(), variance.detach(), count.detach())
+        # In double precision: the difference of two large numbers would be noise in single.
+        variance = (squares / count - mean.square()).clamp_min(0).float()
+        mean = mean.float()
+        self._track(mean.detach(), variance.detach(), count.detach().float())
         scale = self.weight * torch.rsqrt(variance + self.eps)
         normalised: Tensor = input * scale[:, None, None] + (self.bias - mean * scale)[:, None, None]
         return normalised
@@ -42,4 +44,20 @@ class BatchNorm2d(nn.BatchNorm2d):
         self.num_batches_tracked.add_(1)
         momentum = self.momentum or 0.0
         self.running_mean.lerp_(mean, momentum)
-        self.running_var.lerp_(variance * count / (count - 1), momentum)
+        self.running_var.lerp_(variance * count / (count - 1).clamp_min(1), momentum)
+
+
+class _SumOfRanks(torch.autograd.Function):
+    """The sum of a tensor over all ranks, through which gradients flow back to all ranks."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        total = value.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(total)
+        return total

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import typing
 from collections.abc import Iterable, Mapping
@@ -70,15 +71,24 @@ class Recipe:
             options = get_args(typing.get_type_hints(type(self))[field.name])
             if options and getattr(self, field.name) not in options:
                 _refuse(field.name, getattr(self, field.name), f"Choose one of {', '.join(map(str, options))}.")
+            if isinstance(getattr(self, field.name), float) and not math.isfinite(getattr(self, field.name)):
+                _refuse(field.name, getattr(self, field.name), "Give a finite number.")
         for name in ("height", "width", "crop_height", "crop_width"):
             if getattr(self, name) % 16 or getattr(self, name) < 0:
                 _refuse(name, getattr(self, name), "Give a multiple of 16 pixels, or 0 for the default.")
         for name in ("steps", "batch", "checkpoint_every", "evaluate_every", "lr", "std", "scale_min"):
             if getattr(self, name) <= 0:
                 _refuse(name, getattr(self, name), "Give a positive number.")
-        for name in ("drop_path", "dropout", "focus"):
+        for name in ("last_heads", "brightness", "warmup", "weight_decay", "clip", "balance", "devices", "threads"):
+            if getattr(self, name) < 0:
+                _refuse(name, getattr(self, name), "It must not be negative.")
+        for name in ("drop_path", "dropout", "focus", "contrast"):
             if not 0 <= getattr(self, name) <= 1:
                 _refuse(name, getattr(self, name), "Give a share between 0 and 1.")
+        if not 0 <= self.seed < 1 << 32:
+            _refuse("seed", self.seed, "Give a whole number from 0 to 4294967295.")
+        if self.workers < -1:
+            _refuse("workers", self.workers, "Give a number of processes, or -1 for the default.")
         if self.scale_max < self.scale_min:
             _refuse("scale_max", self.scale_max, "It must not be below scale_min.")
         if not 0 < self.layer_decay <= 1:
@@ -100,7 +110,7 @@ def read(path: Path) -> Recipe:
         UsageError: the file is missing or no TOML, or a key or value is wrong.
     """
     try:
-        values = tomllib.loads(path.read_text())
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError("Cannot read the recipe", where=path, why=error.strerror) from error
     except ValueError as error:
@@ -143,7 +153,7 @@ def _convert(key: str, value: Any, kind: Any) -> Any:
         _refuse(key, value, f"Give a value of type {kind.__name__}.")
     try:
         number = float(value) if kind is float else int(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         _refuse(key, value, f"Give a value of type {kind.__name__}.")
     if kind is int and isinstance(value, float) and value != number:
         _refuse(key, value, "Give a whole number.")

@@ -95,7 +95,7 @@ def _write_splits(folder: Path, stems: list[list[str]], seed: int) -> None:
     for position, (name, share) in enumerate(_SPLITS):
         last = len(stems) if position == len(_SPLITS) - 1 else first + round(share * len(stems))
         chosen = sorted(stem for scene in order[first:last] for stem in stems[scene])
-        (folder / f"{name}.txt").write_text("".join(f"{stem}\n" for stem in chosen))
+        (folder / f"{name}.txt").write_text("".join(f"{stem}\n" for stem in chosen))  # durable: in the staging folder
         first = last
 
 
@@ -103,7 +103,7 @@ def _write_png(path: Path, image: Counts) -> None:
     done, data = cv2.imencode(".png", image)
     if not done:
         raise DataError("The image cannot be encoded", where=path)
-    path.write_bytes(data.tobytes())
+    path.write_bytes(data.tobytes())  # durable: in the staging folder
 
 
 def _check_replaceable(out: Path) -> None:

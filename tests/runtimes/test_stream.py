@@ -224,7 +224,7 @@ def test_recordings_survive_signals(tmp_path, kind):
     command = [sys.executable, "-c", _SIGNALLED, str(Path(__file__).parent), *specs]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "ready\n"
-        time.sleep(2.2)
+        time.sleep(1.7)
         process.send_signal(kind)
         start = time.monotonic()
         written = process.stdout.read()

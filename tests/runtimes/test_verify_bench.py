@@ -6,7 +6,7 @@ from tiny_runtime import save_tiny, tiny_manifest
 
 from edgeunip.bundle import Golden, save
 from edgeunip.errors import BundleError
-from edgeunip.runtimes.bench import bench
+from edgeunip.runtimes.bench import bench, describe
 from edgeunip.runtimes.verify import verify
 
 
@@ -43,7 +43,7 @@ def test_another_preprocessing_fails(tiny, tmp_path):
 def test_no_golden_frame_fails(tiny, tmp_path):
     golden = tiny.golden()
     empty = save_tiny(tmp_path / "empty.bundle", golden=Golden(golden.counts[:0], golden.class_maps[:0]))
-    with pytest.raises(BundleError, match="golden sample cannot be read"):
+    with pytest.raises(BundleError, match="The golden sample"):
         verify(empty.path)
 
 
@@ -65,4 +65,7 @@ def test_bench_measures_the_same_calls_bare_and_in_the_stream(tiny):
     assert found.ratio == pytest.approx(np.median([loop / bare for bare, loop in found.rounds]))
     value = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert set(value) == set(found.__dataclass_fields__)
+    lines = describe(found).splitlines()
+    assert lines[0].startswith("tiny, float32, 96x64, openvino")
+    assert f"{100 * found.ratio:.0f} % of the bare model" in lines[3]
     assert (value["height"], value["width"], value["precision"]) == (64, 96, "float32")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import golden
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-import golden
 from edgeunip.classes import Classes
 from edgeunip.train import slide
 from edgeunip.train.evaluate import Confusion
