@@ -226,7 +226,7 @@ def main() -> NoReturn:
     """Run the command line; every error is one line unless --debug is given."""
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # its own lines on a damaged image would double ours
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")  # its own lines on a damaged image would double ours
     try:
         app(arguments)
         sys.exit(0)

@@ -17,6 +17,8 @@ from edgeunip.runtimes.sinks import open_sink
 from edgeunip.runtimes.stream import Totals
 from edgeunip.runtimes.stream import stream as run_stream
 
+FOLDER_RATE_HZ = 5.0  # at which pictures that have no rate of their own follow one another in a video
+
 
 def stream(source: str, model: Path, sinks: Sequence[str], *, frames: int | None, profile: str | None) -> Totals:
     """Stream a camera through a bundle, with a status line on standard error, until the source or the user ends it."""
@@ -26,10 +28,12 @@ def stream(source: str, model: Path, sinks: Sequence[str], *, frames: int | None
         camera = stack.enter_context(open_camera(source, profile=profile))
         runtime = open_runtime(loaded, throughput=not camera.live)
         stack.callback(runtime.close)
-        rate = None if camera.live else camera.rate_hz
-        opened = [open_sink(spec, classes=loaded.manifest.classes, rate_hz=rate) for spec in sinks]
-        for sink in opened:
-            say(f"Writing to {sink.name}")
+        rate = None if camera.live else camera.rate_hz or FOLDER_RATE_HZ
+        opened = []
+        for spec in sinks:
+            opened.append(open_sink(spec, classes=loaded.manifest.classes, rate_hz=rate))
+            stack.callback(opened[-1].close)
+            say(f"Writing to {opened[-1].name}")
         say(f"Streaming {camera.name} on {runtime.name}; end with Ctrl-C")
         status = Status()
         totals = run_stream(camera, runtime, loaded.manifest, opened, frames=frames, stop=stop, report=status.show)

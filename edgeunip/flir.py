@@ -14,6 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from edgeunip import png
 from edgeunip.errors import DataError, UsageError
 from edgeunip.thermal import Counts, Planck
 
@@ -75,16 +76,15 @@ def _plane(record: bytes) -> Counts:
     if not width or not height:
         raise ValueError(f"the raw plane is {width} x {height} pixels")
     body = record[32:]
-    if body.startswith(b"\x89PNG"):
+    if body.startswith(png.SIGNATURE):
         return _png_plane(body, width, height)
     plane = np.frombuffer(body, order + "u2", count=width * height)
     return plane.reshape(height, width).astype(np.uint16)
 
 
 def _png_plane(body: bytes, width: int, height: int) -> Counts:
-    """Decode a raw plane kept as PNG. Its size is checked first: no decoder sees one that lies about it."""
-    if b"IEND" not in body or struct.unpack_from(">II", body, 16) != (width, height):
-        raise ValueError("the raw plane's PNG is truncated or of another size")
+    if not png.is_whole(body) or struct.unpack_from(">II", body, 16) != (width, height):
+        raise ValueError("the raw plane's PNG is damaged or of another size")
     image = cv2.imdecode(np.frombuffer(body, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None or image.dtype != np.uint16 or image.shape != (height, width):
         raise ValueError("the raw plane's PNG is no 16-bit picture of one channel")

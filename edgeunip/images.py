@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeunip import flir
+from edgeunip import flir, png
 from edgeunip.errors import DataError
 from edgeunip.thermal import Counts, Radiometry
 
@@ -65,6 +65,8 @@ def decode(data: bytes, path: Path) -> Counts:
         raise DataError("The image cannot be decoded", where=path, why="neither PNG, JPEG, TIFF nor BMP")
     if is_truncated(data):
         raise DataError("The image is truncated", where=path)
+    if data.startswith(png.SIGNATURE) and not png.is_whole(data):
+        raise DataError("The image cannot be decoded", where=path, why="damaged")
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
@@ -80,7 +82,7 @@ def decode(data: bytes, path: Path) -> Counts:
 
 def is_truncated(data: bytes) -> bool:
     """Tell whether a PNG or JPEG ends before its end marker: decoders often fill the rest with gray in silence."""
-    if data.startswith(b"\x89PNG"):
+    if data.startswith(png.SIGNATURE):
         return b"IEND" not in data[-16:]
     if data.startswith(b"\xff\xd8"):
         return b"\xff\xd9" not in data[-4096:]

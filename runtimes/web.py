@@ -76,8 +76,8 @@ class WebSink:
         Raises:
             SinkError: the server has stopped, or was closed.
         """
-        self._feed.offer(result)
         self._check()
+        self._feed.offer(result)
 
     def close(self) -> None:
         """Cut all clients off and free the port. May be called twice."""
@@ -130,7 +130,7 @@ class _Feed:
         """Make ``result`` the newest and wake the streams. Called by the thread that writes."""
         self._times_ns.append(result.done_ns)
         self._newest = result, _rate(self._times_ns)
-        # The loop may end at any moment: who offers then looks for the cause himself.
+        # The loop may end at any moment; then the next write tells the cause.
         with contextlib.suppress(RuntimeError):
             if self.loop is not None:
                 self.loop.call_soon_threadsafe(self._wake)

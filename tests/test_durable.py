@@ -288,7 +288,7 @@ def test_a_partial_put_in_place_between_open_and_lock_is_not_touched(
 HAMMER = """
 from edgeunip.errors import StorageError
 import os
-for turn in range(60):
+for turn in range(40):
     try:
         if sys.argv[2] == 'file':
             durable.write_bytes(where / 'f', (b'%08d' % os.getpid()) * 2000)

@@ -1,5 +1,9 @@
+import contextlib
 import os
+import random
+import resource
 import struct
+import time
 import zlib
 from pathlib import Path
 from typing import Any
@@ -11,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edgeunip import images
+from edgeunip import images, png
 from edgeunip.errors import DataError
 
 GRAY8 = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
@@ -140,7 +144,7 @@ def test_missing_folder_permission_pipe_and_device(tmp_path: Path) -> None:
         images.read_counts(locked)
 
 
-def png(width: int, height: int, depth: int, kind: int) -> bytes:
+def lying_png(width: int, height: int, depth: int, kind: int) -> bytes:
     """A PNG whose header claims anything."""
 
     def chunk(name: bytes, body: bytes) -> bytes:
@@ -150,11 +154,12 @@ def png(width: int, height: int, depth: int, kind: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
-@pytest.mark.parametrize("size", [(1 << 30, 1 << 30), (0, 5), (100_000, 100_000)])
+@pytest.mark.parametrize("size", [(1 << 30, 1 << 30), (0, 5), (100_000, 100_000), (30_000, 30_000)])
 def test_headers_that_lie_about_the_size(size: tuple[int, int]) -> None:
+    start = time.monotonic()
     with pytest.raises(DataError, match=r"^The image cannot be decoded: lie\.png") as caught:
-        images.parse(png(*size, 8, 0), Path("lie.png"))
-    assert len(str(caught.value)) < 300
+        images.parse(lying_png(*size, 8, 0), Path("lie.png"))
+    assert len(str(caught.value)) < 300 and time.monotonic() - start < 1
 
 
 MAGIC = [
@@ -205,3 +210,22 @@ def test_changed_bytes_in_real_files(whole: bytes, edits: list[tuple[int, int]])
         assert "\n" not in str(error)
     else:
         assert counts.ndim == 2
+
+
+def test_data_after_the_end_of_a_png_is_no_damage_to_it() -> None:
+    assert png.is_whole(encoded(".png", GRAY16) + b"appended by a tool")
+    assert not png.is_whole(encoded(".png", GRAY16)[:-1])
+
+
+def test_no_damage_to_a_png_costs_time_or_memory() -> None:
+    """Before the check some of these took 8 seconds and 4 GiB."""
+    whole, chance = encoded(".png", GRAY8), random.Random(1)
+    start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(2000):
+        data = bytearray(whole)
+        for _ in range(chance.randint(1, 6)):
+            data[chance.randrange(len(data))] = chance.choice([0, 1, 127, 128, 255])
+        with contextlib.suppress(DataError):
+            images.parse(bytes(data), Path("x"))
+    assert time.monotonic() - start < 10
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10

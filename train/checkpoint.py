@@ -1,4 +1,4 @@
-"""Checkpoints: model and optimiser in safetensors, found again through an index that knows their hashes.
+"""Checkpoints: what training changes, in one safetensors file whose name holds its step and its hash.
 
 Nothing else needs saving: schedule, batches and every random draw are functions of (seed, step).
 """
@@ -6,22 +6,20 @@ Nothing else needs saving: schedule, batches and every random draw are functions
 from __future__ import annotations
 
 import hashlib
-import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
 import torch
 from torch import Tensor
 
 from edgeunip import durable
-from edgeunip.errors import RunError
+from edgeunip.errors import RunError, storage_error
 from edgeunip.train.segmentor import Segmentor
 
-KEEP = 2
-_INDEX = "index.json"
+_NAME = re.compile(r"step-(\d+)-([0-9a-f]{64})\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -31,27 +29,27 @@ class State:
     Attributes:
         model: parameters and batch-norm statistics.
         optimizer: AdamW whose groups carry the parameters' names.
+        loss: sum of the losses since the last line of the log, and their number; float64 [2].
     """
 
     model: Segmentor
     optimizer: torch.optim.Optimizer
+    loss: Tensor
 
 
 def save(folder: Path, state: State, step: int) -> None:
-    """Write the checkpoint after ``step`` steps; the newest two are kept.
+    """Write the checkpoint after ``step`` steps; it and the one before are kept.
 
     Raises:
         StorageError: it cannot be written; the older checkpoints are untouched.
     """
-    name = f"step-{step:08d}.safetensors"
     data = safetensors.torch.save(dict(_tensors(state)), {"step": str(step)})
+    name = f"step-{step:08d}-{hashlib.sha256(data).hexdigest()}.safetensors"
     durable.write_bytes(folder / name, data)
-    entry = {"step": step, "file": name, "sha256": hashlib.sha256(data).hexdigest()}
-    entries = [entry, *(e for e in _index(folder) if e["file"] != name)]
-    durable.write_json(folder / _INDEX, entries[:KEEP])
-    for stale in folder.glob("step-*.safetensors"):
-        if stale.name not in {e["file"] for e in entries[:KEEP]}:
-            stale.unlink()
+    before = [path.name for path in _newest_first(folder) if _step(path) < step]
+    for path in _newest_first(folder):
+        if path.name not in (name, *before[:1]):
+            _unlink(path)
 
 
 def restore(folder: Path, state: State) -> tuple[int, list[str]]:
@@ -64,27 +62,30 @@ def restore(folder: Path, state: State) -> tuple[int, list[str]]:
         RunError: there are checkpoints and none is whole, or they belong to another model.
     """
     damaged: list[str] = []
-    for entry in _index(folder):
-        path = folder / str(entry["file"])
-        data = path.read_bytes() if path.is_file() else b""
-        if hashlib.sha256(data).hexdigest() == entry["sha256"]:
+    for path in _newest_first(folder):
+        data = path.read_bytes()
+        if hashlib.sha256(data).hexdigest() in path.name:
             _load(state, safetensors.torch.load(data), path)
-            return int(entry["step"]), damaged
-        damaged.append(f"The checkpoint {path} is damaged or missing; falling back to the one before.")
+            return _step(path), damaged
+        damaged.append(f"The checkpoint {path} is damaged; falling back to the one before.")
     if damaged:
         raise RunError("No checkpoint of this run is whole", where=folder, remedy="Start a new run.")
     return 0, damaged
 
 
-def _index(folder: Path) -> list[dict[str, Any]]:
-    path = folder / _INDEX
-    if not path.is_file():
-        return []
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted((path for path in folder.glob("step-*") if _NAME.fullmatch(path.name)), key=_step, reverse=True)
+
+
+def _step(path: Path) -> int:
+    return int(path.name.split("-")[1])
+
+
+def _unlink(path: Path) -> None:
     try:
-        entries: list[dict[str, Any]] = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise RunError("The index of the checkpoints is damaged", where=path, why=error) from error
-    return entries
+        path.unlink()
+    except OSError as error:
+        raise storage_error(error, path) from error
 
 
 def _tensors(state: State) -> Iterator[tuple[str, Tensor]]:
@@ -93,6 +94,7 @@ def _tensors(state: State) -> Iterator[tuple[str, Tensor]]:
     for name, parameter in _named(state.optimizer):
         for key, value in state.optimizer.state.get(parameter, {}).items():
             yield f"optimizer/{name}/{key}", value.contiguous()
+    yield "loss", state.loss
 
 
 def _named(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, torch.nn.Parameter]]:
@@ -103,14 +105,14 @@ def _named(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, torch.nn.Par
 def _load(state: State, tensors: dict[str, Tensor], path: Path) -> None:
     weights = {name.removeprefix("model/"): value for name, value in tensors.items() if name.startswith("model/")}
     load_weights(state.model, weights, path)
+    state.loss.copy_(tensors["loss"])
     for name, parameter in _named(state.optimizer):
         prefix = f"optimizer/{name}/"
         moments = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
         if not moments:
             raise RunError("The checkpoint holds no optimiser state", where=f"{path}: {name}")
-        state.optimizer.state[parameter] = {
-            key: value if key == "step" else value.to(parameter.device) for key, value in moments.items()
-        }
+        # The fused optimiser of a GPU wants its step count there too.
+        state.optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in moments.items()}
 
 
 def load_weights(model: Segmentor, weights: dict[str, Tensor], path: Path) -> None:

@@ -16,6 +16,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from edgeunip import thermal
 from edgeunip.classes import Classes
+from edgeunip.errors import DataError
 from edgeunip.train import slide
 from edgeunip.train.loader import Pictures
 
@@ -77,8 +78,15 @@ class Confusion:
         self._images += 1
 
     def score(self) -> Score:
-        """Return what has been added up."""
-        return Score(self._matrix.compute().numpy().astype(np.int64), self.classes.names, self._images)
+        """Return what has been added up.
+
+        Raises:
+            DataError: there is no pixel to score.
+        """
+        confusion = self._matrix.compute().numpy().astype(np.int64)
+        if not confusion.any():
+            raise DataError("No labelled pixel to score", where=f"{self._images} images")
+        return Score(confusion, self.classes.names, self._images)
 
 
 def evaluate(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from edgeunip.errors import EdgeunipError, TrainingError
 from edgeunip.thermal import Agc
 from edgeunip.train.augment import Augmentation, Picture
 from edgeunip.train.datasets import DataSet, Sample
@@ -20,7 +22,7 @@ CACHE_BYTES = 3 << 30
 
 
 class Pictures:
-    """AGC pictures and label maps of samples, kept in memory while they fit in 3 GiB."""
+    """AGC pictures and label maps of samples, kept in memory while they fit in 3 GiB a process."""
 
     def __init__(self, data: DataSet, samples: Sequence[Sample], agc: Agc) -> None:
         self.data, self.samples, self.agc = data, samples, agc
@@ -69,7 +71,10 @@ class Draw:
         return [int(orders[position // self.count][position % self.count]) for position in positions]
 
 
-class Batches(Dataset[tuple[Tensor, Tensor]]):
+Batch = tuple[Tensor, Tensor]
+
+
+class Batches(Dataset[Batch]):
     """Item ``i`` is this rank's share of step ``first + i``: images [b, 1, h, w] float32, labels [b, h, w] int64."""
 
     def __init__(
@@ -81,7 +86,7 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return self.last - self.first
 
-    def __getitem__(self, item: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, item: int) -> Batch:
         """Assemble one step's share."""
         step = self.first + item
         share = self.draw.batch // self.ranks
@@ -94,10 +99,46 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
         return images, torch.from_numpy(np.stack([label for _, label in views]).astype(np.int64))
 
 
-def loader(batches: Batches, *, workers: int, pin: bool) -> DataLoader[tuple[Tensor, Tensor]]:
-    """Walk through ``batches`` in order, ahead of the training step where ``workers`` processes help."""
+def loader(batches: Batches, *, workers: int, pin: bool) -> Iterator[Batch]:
+    """Walk through ``batches`` in order, ahead of the training step where ``workers`` processes help.
+
+    Raises:
+        DataError: an image can no longer be read.
+    """
     extra: dict[str, Any] = {"prefetch_factor": 4, "worker_init_fn": _one_thread} if workers else {}
-    return DataLoader(batches, batch_size=None, shuffle=False, num_workers=workers, pin_memory=pin, **extra)
+    walk: Any = DataLoader(_Told(batches), batch_size=None, num_workers=workers, pin_memory=pin, **extra)
+    for batch in walk:
+        if isinstance(batch, EdgeunipError):
+            raise batch
+        yield batch
+
+
+@contextmanager
+def workers_watched() -> Iterator[None]:
+    """Tell the death of a worker, which torch raises at whatever line the main process is at, as a TrainingError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        remedy = "Memory may be short: lower workers or batch. What was saved is intact; go on with --resume."
+        raise TrainingError("A loader process died", why=error, remedy=remedy) from error
+
+
+class _Told(Dataset[Batch | EdgeunipError]):
+    """Hands an error over as an item: torch would raise it in the main process as a whole traceback."""
+
+    def __init__(self, batches: Batches) -> None:
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, item: int) -> Batch | EdgeunipError:
+        try:
+            return self.batches[item]
+        except EdgeunipError as error:
+            return error
 
 
 def _one_thread(worker: int) -> None:

@@ -26,7 +26,7 @@ class BatchNorm2d(nn.BatchNorm2d):
         channels = input.shape[1]
         sums = [power.sum((0, 2, 3), dtype=torch.float64) for power in (input, input.square())]
         count = sums[0].new_tensor([input.numel() / channels])
-        reduced: Tensor = _SumOfRanks.apply(torch.cat([*sums, count]))  # type: ignore[no-untyped-call]
+        reduced: Tensor = _SumOfRanks.apply(torch.cat([*sums, count]))
         total, squares, count = torch.split(reduced, [channels, channels, 1])
         mean = total / count
         # In double precision: the difference of two large numbers would be noise in single.

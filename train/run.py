@@ -135,7 +135,8 @@ def create(path: Path, recipe: Recipe, data: DataSet, facts: dict[str, Any]) -> 
     path.mkdir(parents=True, exist_ok=True)
     durable.write_json(path / PROVENANCE, provenance)
     durable.write_text(path / RECIPE, recipe.to_toml())
-    durable.link(path.name, path.parent / "latest")
+    place = path.resolve()
+    durable.link(place.name, place.parent / "latest")
     return open_run(path)
 
 

@@ -2,6 +2,7 @@ import json
 import struct
 import zlib
 from dataclasses import replace
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -20,7 +21,7 @@ def split(data):
     waited, *sizes = struct.unpack_from(">4I", data)
     assert len(data) == 16 + sum(sizes)
     ends = np.cumsum([16, *sizes])
-    numbers, picture, class_map = (data[a:b] for a, b in zip(ends, ends[1:], strict=False))
+    numbers, picture, class_map = (data[a:b] for a, b in pairwise(ends))
     gray = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_UNCHANGED)
     return waited, json.loads(numbers), gray, np.frombuffer(zlib.decompress(class_map), np.uint8)
 

@@ -31,6 +31,14 @@ def sink():
     sink.close()
 
 
+@pytest.fixture(scope="module")
+def server():
+    """A sink for tests that leave nothing behind."""
+    sink = WebSink(0, CLASSES)
+    yield sink
+    sink.close()
+
+
 def port_of(sink):
     return int(sink.url.rsplit(":", 1)[1].strip("/"))
 
@@ -114,8 +122,8 @@ def eventually(check, timeout_s=5.0):
 
 
 @pytest.mark.parametrize(("path", "kind"), ASSETS.items())
-def test_page_and_assets(sink, path, kind):
-    status, headers, body = get(sink, path)
+def test_page_and_assets(server, path, kind):
+    status, headers, body = get(server, path)
     assert status == 200
     assert headers == {
         "content-type": kind,
@@ -130,13 +138,13 @@ def test_page_and_assets(sink, path, kind):
         "cache-control": "no-store",
         "connection": "close",
     }
-    head_status, head_headers, nothing = get(sink, path, "HEAD")
+    head_status, head_headers, nothing = get(server, path, "HEAD")
     assert (head_status, head_headers, nothing) == (200, headers, b"")
 
 
-def test_the_page_loads_nothing_from_elsewhere(sink):
+def test_the_page_loads_nothing_from_elsewhere(server):
     for path in ASSETS:
-        text = get(sink, path)[2].decode().replace("http://www.w3.org/2000/svg", "")
+        text = get(server, path)[2].decode().replace("http://www.w3.org/2000/svg", "")
         assert "http:" not in text
         assert "https:" not in text
         assert "//cdn" not in text
@@ -182,27 +190,27 @@ def test_a_late_viewer_is_told_how_old_the_newest_is(sink):
     "host", ["evil.example", "127.0.0.1", "127.0.0.1:1", "127.0.0.1.evil.example:{port}", "", "localhost"]
 )
 @pytest.mark.parametrize("path", [*ASSETS, "/stream", "/nothing"])
-def test_a_foreign_host_is_refused(sink, host, path):
-    status, headers, body = get(sink, path, Host=host.format(port=port_of(sink)))
+def test_a_foreign_host_is_refused(server, host, path):
+    status, headers, body = get(server, path, Host=host.format(port=port_of(server)))
     assert status == 421
-    assert body.decode() == f"Not served under this name: open {sink.url}\n"
+    assert body.decode() == f"Not served under this name: open {server.url}\n"
     assert headers["x-content-type-options"] == "nosniff"
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "LocalHost", "[::1]"])
-def test_its_own_names_are_served(sink, host):
-    assert get(sink, Host=f"{host}:{port_of(sink)}")[0] == 200
+def test_its_own_names_are_served(server, host):
+    assert get(server, Host=f"{host}:{port_of(server)}")[0] == 200
 
 
-def test_no_host_at_all_is_refused(sink):
-    assert exchange(sink, b"GET / HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 400 ")
-    assert exchange(sink, b"GET / HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 421 ")
+def test_no_host_at_all_is_refused(server):
+    assert exchange(server, b"GET / HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 400 ")
+    assert exchange(server, b"GET / HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 421 ")
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])
 @pytest.mark.parametrize("path", [*ASSETS, "/stream"])
-def test_only_reading(sink, path, method):
-    status, headers, _ = get(sink, path, method)
+def test_only_reading(server, path, method):
+    status, headers, _ = get(server, path, method)
     assert status == 405
     assert set(headers["allow"].split(", ")) == {"GET", "HEAD"}
 
@@ -215,9 +223,9 @@ def test_only_reading(sink, path, method):
         "/..%5c..%5cweb.py", "/\\..\\web.py", "/page.js;x", "/PAGE.JS", "/stream/", "/web.py", "http://evil.example/",
     ],
 )  # fmt: skip
-def test_there_are_no_other_paths(sink, path):
-    request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port_of(sink)}\r\n\r\n"
-    assert exchange(sink, request.encode()).startswith(b"HTTP/1.1 404 ")
+def test_there_are_no_other_paths(server, path):
+    request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port_of(server)}\r\n\r\n"
+    assert exchange(server, request.encode()).startswith(b"HTTP/1.1 404 ")
 
 
 @pytest.mark.parametrize(
@@ -232,17 +240,17 @@ def test_there_are_no_other_paths(sink, path):
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     ],
 )
-def test_what_is_no_request_is_refused_and_harms_nobody(sink, request_, capfd):
-    assert exchange(sink, request_)[:13] in (b"HTTP/1.1 400 ", b"")
-    sink.write(made(seq=1))
-    with Viewer(sink) as viewer:
+def test_what_is_no_request_is_refused_and_harms_nobody(server, request_, capfd):
+    assert exchange(server, request_)[:10] in (b"HTTP/1.1 4", b"")
+    server.write(made(seq=1))
+    with Viewer(server) as viewer:
         assert viewer.next()["seq"] == 1
     assert capfd.readouterr() == ("", "")
 
 
-def test_pipelined_requests_get_one_answer(sink):
-    request = f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{port_of(sink)}\r\n\r\n".encode()
-    assert exchange(sink, request * 50).count(b"HTTP/1.1 200 ") == 1
+def test_pipelined_requests_get_one_answer(server):
+    request = f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{port_of(server)}\r\n\r\n".encode()
+    assert exchange(server, request * 50).count(b"HTTP/1.1 200 ") == 1
 
 
 def test_a_client_that_never_ends_its_header_is_cut_off(monkeypatch):
@@ -278,66 +286,60 @@ def test_sixteen_streams_and_no_more(sink):
     eventually(free_again)
 
 
+def numbered(result, seq):
+    return replace(result, frame=replace(result.frame, seq=seq))
+
+
+def collect(viewer, last, into):
+    while not into or into[-1] < last:
+        into.append(viewer.next()["seq"])
+
+
 def test_the_newest_frame_wins(sink):
-    sink.write(noisy(0))
-    results = [noisy(seq) for seq in (1, 2)]
+    results = [noisy(0), noisy(1)]
+    sink.write(results[0])
+    seen = []
     with Viewer(sink) as viewer:
         assert viewer.next()["seq"] == 0
-        time.sleep(0.1)
-        for seq in range(1, 101):  # about 40 MB: more than all buffers on the way hold
-            one = results[seq % 2]
-            sink.write(replace(one, frame=replace(one.frame, seq=seq)))
+        for seq in range(1, 61):  # 25 MB: more than all buffers on the way hold
+            sink.write(numbered(results[seq % 2], seq))
             time.sleep(0.01)
-        seen = [viewer.next()["seq"]]
-        while seen[-1] < 100:
-            seen.append(viewer.next()["seq"])
+        collect(viewer, 60, seen)
     assert seen == sorted(set(seen))
-    assert len(seen) < 40
-    with pytest.raises(AssertionError):  # negative control: a client that keeps up is given far more of them
-        assert len(keep_up(sink, results)) < 40
+    assert len(seen) < 20, len(seen)
 
 
-def keep_up(sink, results):
-    seen = []
-
-    def read():
-        with Viewer(sink) as viewer:
-            while not seen or seen[-1] != 999:
-                seen.append(viewer.next()["seq"])
-
-    thread = threading.Thread(target=read)
-    thread.start()
-    for seq in range(100):
-        sink.write(replace(results[0], frame=replace(results[0].frame, seq=seq)))
-        time.sleep(0.02)
-    sink.write(replace(results[0], frame=replace(results[0].frame, seq=999)))
-    thread.join(5)
-    return seen
+def test_negative_control_a_client_that_keeps_up_gets_almost_every_frame(sink):
+    result, seen = made(), []
+    with Viewer(sink) as viewer:
+        thread = threading.Thread(target=collect, args=(viewer, 60, seen))
+        thread.start()
+        for seq in range(61):
+            sink.write(numbered(result, seq))
+            time.sleep(0.02)
+        thread.join(5)
+    assert seen == sorted(set(seen))
+    assert len(seen) > 50
 
 
 def test_stalled_clients_slow_nobody_down(sink):
-    result, seen = noisy(), []
+    result, seen, slowest = noisy(height=240, width=320), [], 0.0
     with ExitStack() as stack:
         for _ in range(15):
             stack.enter_context(ask(sink, receive_buffer=4096))
         viewer = stack.enter_context(Viewer(sink))
-
-        def watch():
-            while not seen or seen[-1] < 99:
-                seen.append(viewer.next()["seq"])
-
-        thread = threading.Thread(target=watch)
+        thread = threading.Thread(target=collect, args=(viewer, 59, seen))
         thread.start()
-        slowest = 0.0
-        for seq in range(100):
-            next_one = replace(result, frame=replace(result.frame, seq=seq))
+        for seq in range(60):
+            next_one = numbered(result, seq)
             started = time.perf_counter()
             sink.write(next_one)
             slowest = max(slowest, time.perf_counter() - started)
             time.sleep(1 / 30)
         thread.join(5)
+    print(f"slowest write {1e3 * slowest:.2f} ms, {len(seen)} of 60 frames seen")
     assert slowest < 0.1
-    assert len(seen) >= 90
+    assert len(seen) >= 57
 
 
 def test_negative_control_a_blocking_write_would_stall():
@@ -384,11 +386,11 @@ def test_a_frame_is_encoded_once_for_all(sink, monkeypatch):
 # ---- start, failure, end
 
 
-def test_a_taken_port_is_told_in_one_line(sink):
+def test_a_taken_port_is_told_in_one_line(server):
     with pytest.raises(SinkError) as told:
-        WebSink(port_of(sink), CLASSES)
+        WebSink(port_of(server), CLASSES)
     assert str(told.value) == (
-        f"Cannot serve the web page: 127.0.0.1:{port_of(sink)} (Address already in use). "
+        f"Cannot serve the web page: 127.0.0.1:{port_of(server)} (Address already in use). "
         "Choose another port from 1024 to 65535; 0 picks a free one."
     )
 
@@ -399,9 +401,9 @@ def test_no_port_at_all(port):
         WebSink(port, CLASSES)
 
 
-def test_only_this_machine_can_connect(sink):
+def test_only_this_machine_can_connect(server):
     with socket.socket() as other, pytest.raises(ConnectionRefusedError):
-        other.connect(("127.0.0.2", port_of(sink)))
+        other.connect(("127.0.0.2", port_of(server)))
 
 
 def test_a_result_that_cannot_be_shown_is_told_by_the_next_write(sink, capfd):
