@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -150,8 +151,17 @@ def _golden_indices(pictures: Pictures) -> list[int]:
     return [int(index) for index in np.linspace(0, len(pictures) - 1, min(GOLDEN_FRAMES, len(pictures)))]
 
 
+def _name_alike(exported: openvino.Model) -> None:
+    """Number the nodes that OpenVINO names by a counter of the process: the same run shall give the same bytes."""
+    exported.set_friendly_name("edgeunip")
+    for index, node in enumerate(exported.get_ordered_ops()):
+        if re.fullmatch(r"[A-Za-z]+_\d+", node.get_friendly_name()):
+            node.set_friendly_name(f"{node.get_type_name()}_{index}")
+
+
 def _files(exported: openvino.Model) -> dict[str, bytes]:
     """Serialise a graph to the two files of OpenVINO IR, by way of a scratch folder."""
+    _name_alike(exported)
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "model.xml"
         openvino.save_model(exported, path, compress_to_fp16=False)

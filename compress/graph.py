@@ -45,7 +45,9 @@ def to_openvino(run: Run, model: Segmentor) -> openvino.Model:
     with warnings.catch_warnings():
         # OpenVINO converts by torch's tracer, which torch has deprecated and which remarks on every number that a
         # fixed input size makes constant: here they shall be constant.
-        warnings.filterwarnings("ignore", module=r"torch\.jit|torch\.onnx|timm")
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", FutureWarning)
         converted = openvino.convert_model(graph, example_input=example, input=[1, 1, *run.size])
     converted.inputs[0].get_tensor().set_names({"picture"})
     converted.outputs[0].get_tensor().set_names({"logits"})

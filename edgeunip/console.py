@@ -25,9 +25,10 @@ def stream(source: str, model: Path, sinks: Sequence[str], *, frames: int | None
     loaded = bundle.load(model)
     with ExitStack() as stack:
         stop = stack.enter_context(stopping())
-        camera = stack.enter_context(open_camera(source, profile=profile))
+        camera = open_camera(source, profile=profile)
         runtime = open_runtime(loaded, throughput=not camera.live)
         stack.callback(runtime.close)
+        stack.enter_context(camera)
         rate = None if camera.live else camera.rate_hz or FOLDER_RATE_HZ
         opened = []
         for spec in sinks:

@@ -6,7 +6,7 @@ import math
 import sys
 import typing
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -67,12 +67,11 @@ class Recipe:
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            options = get_args(typing.get_type_hints(type(self))[field.name])
-            if options and getattr(self, field.name) not in options:
-                _refuse(field.name, getattr(self, field.name), f"Choose one of {', '.join(map(str, options))}.")
-            if isinstance(getattr(self, field.name), float) and not math.isfinite(getattr(self, field.name)):
-                _refuse(field.name, getattr(self, field.name), "Give a finite number.")
+        for name, kind in typing.get_type_hints(type(self)).items():
+            if get_args(kind) and getattr(self, name) not in get_args(kind):
+                _refuse(name, getattr(self, name), f"Choose one of {', '.join(map(str, get_args(kind)))}.")
+            if kind is float and not math.isfinite(getattr(self, name)):
+                _refuse(name, getattr(self, name), "Give a finite number.")
         for name in ("height", "width", "crop_height", "crop_width"):
             if getattr(self, name) % 16 or getattr(self, name) < 0:
                 _refuse(name, getattr(self, name), "Give a multiple of 16 pixels, or 0 for the default.")
@@ -139,7 +138,7 @@ def override(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
     Raises:
         UsageError: an unknown key (its near matches are named) or a value of the wrong type or range.
     """
-    known = {field.name: typing.get_type_hints(Recipe)[field.name] for field in fields(Recipe)}
+    known = typing.get_type_hints(Recipe)
     for key in values:
         if key not in known:
             raise UsageError("Unknown recipe key", where=key, remedy=near(key, known))

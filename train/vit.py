@@ -73,10 +73,10 @@ class Backbone(nn.Module):
         """Map images [B, channels, H, W] (normalised) to features [B, dim, H/16, W/16]."""
         patches = self.vit.patch_embed.proj(images)
         rows, columns = patches.shape[-2:]
-        tokens = torch.cat([self.cls.expand(len(images), -1, -1), patches.flatten(2).transpose(1, 2)], dim=1)
+        tokens = torch.cat([self.cls.expand(images.shape[0], -1, -1), patches.flatten(2).transpose(1, 2)], dim=1)
         tokens = tokens + resize_pos_embed(self.position, self.grid, (rows, columns))
         tokens = self.vit.blocks(tokens)
-        features: Tensor = tokens[:, 1:].transpose(1, 2).reshape(len(images), -1, rows, columns)
+        features: Tensor = tokens[:, 1:].transpose(1, 2).reshape(images.shape[0], -1, rows, columns)
         return features
 
     @property

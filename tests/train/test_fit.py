@@ -149,10 +149,13 @@ def test_a_second_signal_is_immediate(data_folder: Path, tmp_path: Path, server:
 
 @pytest.mark.slow
 def test_a_hundred_random_kills(whole_run: Path, data_folder: Path, tmp_path: Path, server: ForkServer) -> None:
+    started = time.monotonic()
+    assert server.train(data_folder, tmp_path / "first", {}) == [0], server.read()
+    whole_s = time.monotonic() - started
     rng, kills, runs_ended = random.Random(0), 0, 0
     while kills < 100:
         out = tmp_path / f"run{runs_ended}"
-        while server.train(data_folder, out, {}, after=rng.uniform(0.05, 0.6)) == [KILLED]:
+        while server.train(data_folder, out, {}, after=rng.uniform(0, 1.1 * whole_s)) == [KILLED]:
             kills += 1
         assert digest(out) == digest(whole_run), f"{kills} kills"
         assert log(out) == log(whole_run), f"{kills} kills"
