@@ -18,7 +18,7 @@ from typing import Any
 from edgeunip import bundle, scoring
 from edgeunip.compress.export import export
 from edgeunip.runtimes.bench import bench, describe
-from edgeunip.train import fit, recipe, run
+from edgeunip.train import fit, log, recipe, run
 from edgeunip.train.datasets import DataSet, open_data
 from edgeunip.train.recipe import Recipe
 
@@ -49,7 +49,8 @@ def seconds_a_step(base: Recipe, data: DataSet) -> float:
     with tempfile.TemporaryDirectory() as folder:
         trial = fit.train(replace(base, steps=TRIAL_STEPS), data, Path(folder) / "trial")
         first, last = (line["seconds"] for line in _losses(trial.path)[-2:])
-    return (last - first) / fit.LOG_EVERY
+    step: float = (last - first) / fit.LOG_EVERY
+    return step
 
 
 def _export(trained: run.Run, data: DataSet, *, int8: bool) -> bundle.Bundle:
@@ -58,11 +59,12 @@ def _export(trained: run.Run, data: DataSet, *, int8: bool) -> bundle.Bundle:
 
 
 def _minutes(path: Path) -> float:
-    return float(_losses(path)[-1]["seconds"]) / 60
+    minutes: float = _losses(path)[-1]["seconds"] / 60
+    return minutes
 
 
 def _losses(path: Path) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (path / fit.METRICS).read_text().splitlines()]
+    lines = [json.loads(line) for line in (path / log.METRICS).read_text().splitlines()]
     return [line for line in lines if "loss" in line]
 
 

@@ -69,7 +69,10 @@ class Confusion:
 
     def __init__(self, classes: Classes) -> None:
         self.classes = classes
-        self._matrix = MulticlassConfusionMatrix(len(classes), ignore_index=classes.ignore, validate_args=False)
+        # Only one rank scores: a matrix that is synchronised over the ranks would wait for the others for ever.
+        self._matrix = MulticlassConfusionMatrix(
+            len(classes), ignore_index=classes.ignore, validate_args=False, sync_on_compute=False
+        )
         self._images = 0
 
     def add(self, prediction: Tensor, truth: Tensor) -> None:

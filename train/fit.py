@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import json
 import math
-import os
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,8 +17,6 @@ import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
 from edgeunip import durable
 from edgeunip.errors import RunError, TrainingError, UsageError
@@ -33,7 +26,9 @@ from edgeunip.train.augment import Augmentation
 from edgeunip.train.checkpoint import State
 from edgeunip.train.datasets import DataSet
 from edgeunip.train.evaluate import Score, evaluate
+from edgeunip.train.launch import launch, one_rank_first, owned
 from edgeunip.train.loader import Batches, Draw, Pictures, loader, workers_watched
+from edgeunip.train.log import Log
 from edgeunip.train.optim import parameter_groups, poly_lr
 from edgeunip.train.recipe import Recipe
 from edgeunip.train.run import Run, TorchModel
@@ -41,9 +36,6 @@ from edgeunip.train.segmentor import SegmentationTask
 from edgeunip.train.vit import PATCH, SIZES
 
 LOG_EVERY = 10
-METRICS = "metrics.jsonl"
-PRINT_EVERY_S = 10.0
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
 def train(recipe: Recipe, data: DataSet, out: Path | None = None) -> Run:
@@ -58,12 +50,12 @@ def train(recipe: Recipe, data: DataSet, out: Path | None = None) -> Run:
         TrainingError: the loss is not finite, or memory is exhausted.
         StorageError: something cannot be written; checkpoints already written stay.
     """
-    fabric = _launch(recipe)
-    with _one_rank_first(fabric):
+    fabric = launch(recipe)
+    with one_rank_first(fabric):
         sound = check.require_sound(data, ["train", "val"])
     recipe = resolve(recipe, data)
     out = fabric.broadcast(out or _new_folder(recipe, data))
-    with _owned(fabric, out):
+    with owned(fabric, out):
         if fabric.global_rank == 0:
             facts = {
                 "fingerprints": {name: data.fingerprint(name) for name in ("train", "val")},
@@ -86,12 +78,12 @@ def resume(path: Path, data: DataSet | None = None) -> Run:
     """
     run = runs.open_run(path)
     data = data or run.data()
-    fabric = _launch(run.recipe)
+    fabric = launch(run.recipe)
     expected = run.provenance["data"]["fingerprints"]
     for name, fingerprint in expected.items():
         if data.fingerprint(name) != fingerprint:
             raise RunError(f"The {name} split has changed since the run was started", where=data.source)
-    with _owned(fabric, path):
+    with owned(fabric, path):
         return Trainer(fabric, run, data).fit()
 
 
@@ -136,71 +128,9 @@ def class_weights(pixels: list[int], balance: float) -> Tensor:
     return torch.from_numpy(weights / (weights * share).sum()).float()
 
 
-def _keep_memory() -> None:
-    """Let glibc keep freed memory: by default every large tensor of a CPU step is mapped and faulted in anew.
-
-    Measured on two cores, ViT-tiny, batch 8: 67,000 page faults a step become 7,000, 0.25 s of system time 0.07 s.
-    """
-    with contextlib.suppress(OSError, AttributeError):  # another C library: nothing to tune
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(_M_MMAP_MAX, 0)
-        libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
-
-
-def _launch(recipe: Recipe) -> lightning_fabric.Fabric:
-    gpus = torch.cuda.device_count()
-    if not gpus:
-        _keep_memory()
-    precision: Any = recipe.precision
-    if precision == "auto":
-        precision = "bf16-mixed" if gpus and torch.cuda.is_bf16_supported() else "32-true"
-    devices = int(os.environ.get("LOCAL_WORLD_SIZE", 0)) or recipe.devices or max(1, gpus)
-    if gpus and devices > gpus:
-        raise UsageError(f"{devices} devices are asked for, but this machine has {gpus}")
-    fabric = lightning_fabric.Fabric(
-        accelerator="cuda" if gpus else "cpu",
-        devices=devices,
-        num_nodes=max(1, int(os.environ.get("WORLD_SIZE", devices)) // devices),
-        strategy="ddp" if int(os.environ.get("WORLD_SIZE", devices)) > 1 else "auto",
-        precision=precision,
-    )
-    fabric.launch()
-    if recipe.threads:
-        torch.set_num_threads(recipe.threads)  # after the launch, which sets its own number
-    if recipe.batch % fabric.world_size:
-        remedy = f"Make batch a multiple of {fabric.world_size}, or set devices."
-        raise UsageError(f"The batch of {recipe.batch} cannot be shared by {fabric.world_size} devices", remedy=remedy)
-    torch.backends.cudnn.benchmark = True
-    return fabric
-
-
 def _new_folder(recipe: Recipe, data: DataSet) -> Path:
     name = Path(data.location.partition(":")[2] or data.location).name
     return Path("runs") / f"{recipe.size}-{recipe.head}-{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-
-
-@contextmanager
-def _one_rank_first(fabric: lightning_fabric.Fabric) -> Iterator[None]:
-    """Let rank 0 run the block before the others (they then find warm disk caches)."""
-    if fabric.global_rank:
-        fabric.barrier()
-    yield
-    if not fabric.global_rank:
-        fabric.barrier()
-
-
-@contextmanager
-def _owned(fabric: lightning_fabric.Fabric, path: Path) -> Iterator[None]:
-    """Hold the run's folder for the block: no second process trains into it."""
-
-    def busy() -> RunError:
-        return RunError("Another process is training this run", where=path, remedy="Wait for it, or stop it.")
-
-    if fabric.global_rank:
-        yield
-        return
-    with durable.exclusive(path / ".lock", busy):
-        yield
 
 
 class Trainer:
@@ -232,12 +162,13 @@ class Trainer:
         first, damaged = checkpoint.restore(self.run.path / "checkpoints", self.state)
         for line in damaged:
             self.fabric.print(line)
-        with _signals(self), workers_watched(), Log(self, first) as log:
+        log = Log(self.run.path, first=first, steps=self.recipe.steps, on=self.fabric.global_rank == 0)
+        with _signals(self), workers_watched(), log:
             for step, (images, labels) in enumerate(self._batches(first), start=first):
                 if step and step % self.recipe.evaluate_every == 0:
                     self._evaluate(step, log)
-                log.add(step, self._step(step, images, labels))
-                self._after(step + 1)
+                self._step(step, images, labels)
+                self._after(step + 1, log)
             score = self._evaluate(self.recipe.steps, log)
         if self.fabric.global_rank == 0:
             self._finish(score)
@@ -256,7 +187,7 @@ class Trainer:
         for images, labels in loader(batches, workers=workers, pin=on_gpu):
             yield images.to(fabric.device, non_blocking=True), labels.to(fabric.device, non_blocking=True)
 
-    def _step(self, step: int, images: Tensor, labels: Tensor) -> Tensor:
+    def _step(self, step: int, images: Tensor, labels: Tensor) -> None:
         recipe = self.recipe
         rate = poly_lr(step, base=recipe.lr, steps=recipe.steps, warmup=min(recipe.warmup, recipe.steps // 2))
         for group in self.optimizer.param_groups:
@@ -277,10 +208,14 @@ class Trainer:
             self.fabric.clip_gradients(self.task, self.stepper, max_norm=recipe.clip, error_if_nonfinite=False)
         self.stepper.step()
         self.stepper.zero_grad()
-        return loss.detach()
+        self.state.loss[0] += loss.detach()
+        self.state.loss[1] += 1
 
-    def _after(self, done: int) -> None:
-        """Save, leave: what happens between two steps. ``done`` steps are behind."""
+    def _after(self, done: int, log: Log) -> None:
+        """Log, save, leave: what happens between two steps. ``done`` steps are behind."""
+        log.advance()
+        if done % LOG_EVERY == 0 or done == self.recipe.steps:
+            self._log_loss(done, log)
         stop = self._agreed_stop()
         if stop or (done % self.recipe.checkpoint_every == 0 and done < self.recipe.steps):
             self._save(done)
@@ -297,28 +232,35 @@ class Trainer:
 
     def _save(self, done: int) -> None:
         self._require_finite(done)
-        self.state.loss.copy_(self.mean_loss())
+        self.state.loss.copy_(self._loss_of_all_ranks())
         if self.fabric.global_rank == 0:
             checkpoint.save(self.run.path / "checkpoints", self.state, done)
         self.fabric.barrier()
 
-    def mean_loss(self) -> Tensor:
-        """Return ``state.loss`` as the mean over the ranks, float64 [2]; all ranks must call it.
+    def _log_loss(self, done: int, log: Log) -> None:
+        """Log the mean loss since the last time, over all ranks.
 
         Raises:
-            TrainingError: the loss is not finite.
+            TrainingError: it is not finite; the checkpoints on disk are from before.
         """
+        total, steps = self._loss_of_all_ranks().tolist()
+        if not math.isfinite(total):
+            raise self._diverged(f"The loss is {total} by step {done}")
+        log.loss(done, total / steps, float(self.optimizer.param_groups[-1]["lr"]))
+        self.state.loss.zero_()
+
+    def _loss_of_all_ranks(self) -> Tensor:
+        """Return ``state.loss`` as the mean over the ranks, float64 [2]; all ranks must call it."""
         return torch.as_tensor(self.fabric.all_reduce(self.state.loss.clone(), reduce_op="mean"))
 
-    def diverged(self, what: str) -> TrainingError:
-        """Say that ``what`` is no longer finite."""
+    def _diverged(self, what: str) -> TrainingError:
         remedy = "Start a new run with a lower lr or a longer warmup; checkpoints are from before."
         return TrainingError(what, where=self.run.path, remedy=remedy)
 
     def _require_finite(self, done: int) -> None:
         """Refuse to keep a model that is lost: weights that are not finite never reach the disk."""
         if not all(bool(value.isfinite().all()) for value in (self.state.loss, *self.model.state_dict().values())):
-            raise self.diverged(f"The loss or a weight is not finite after step {done}")
+            raise self._diverged(f"The loss or a weight is not finite after step {done}")
 
     def _evaluate(self, done: int, log: Log) -> Score | None:
         """Score the val split on rank 0."""
@@ -337,110 +279,6 @@ class Trainer:
         if score is not None:
             self.model.eval()
             report.write(self.run, score, TorchModel(self.model, self.recipe), self.val_pictures)
-
-
-class Log:
-    """Loss, rate and scores of rank 0: a progress bar, ``metrics.jsonl`` and TensorBoard."""
-
-    def __init__(self, trainer: Trainer, first: int) -> None:
-        self.trainer, self.run = trainer, trainer.run
-        self.on = trainer.fabric.global_rank == 0
-        self._since = time.monotonic()
-        self._before = _keep_lines(self.run.path / METRICS, first) if self.on else 0.0
-        self._at_start, self._first = self._before, first
-        if self.on:
-            self._file = durable.Stream(self.run.path / METRICS, append=True)
-            self._board = SummaryWriter(str(self.run.path / "tensorboard"), purge_step=first)
-        total = trainer.recipe.steps
-        visible = self.on and sys.stderr.isatty()
-        self._bar = tqdm(total=total, initial=first, unit="step", disable=not visible, dynamic_ncols=True)
-        self._printed = math.inf if visible or not self.on else time.monotonic()
-
-    def __enter__(self) -> Log:
-        self._since = time.monotonic()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-        if self.on:
-            self._board.close()
-            self._file.close()
-
-    def add(self, step: int, loss: Tensor) -> None:
-        """Count one step's loss; writes a line every ten steps."""
-        self.trainer.state.loss[0] += loss
-        self.trainer.state.loss[1] += 1
-        self._bar.update()
-        if (step + 1) % LOG_EVERY == 0 or step + 1 == self.trainer.recipe.steps:
-            self._flush(step + 1)
-
-    def _flush(self, done: int) -> None:
-        """Write the mean loss since the last line.
-
-        Raises:
-            TrainingError: it is not finite; the checkpoints on disk are from before.
-        """
-        total, steps = self.trainer.mean_loss().tolist()
-        mean = total / steps
-        if not math.isfinite(mean):
-            raise self.trainer.diverged(f"The loss is {mean} by step {done}")
-        rate = float(self.trainer.optimizer.param_groups[-1]["lr"])
-        self._write({"step": done, "loss": mean, "lr": rate, "seconds": self._seconds()})
-        self._bar.set_postfix(loss=f"{mean:.4f}", refresh=False)
-        self._print(done, mean)
-        self.trainer.state.loss.zero_()
-
-    def _seconds(self) -> float:
-        """Add the time since the last call to the seconds trained, which are returned."""
-        now = time.monotonic()
-        self._before += now - self._since
-        self._since = now
-        return self._before
-
-    def score(self, done: int, score: Score, *, took_s: float) -> None:
-        """Write a score of the val split, which took ``took_s`` seconds that count as no training."""
-        self._since += took_s
-        self._write({"step": done, "val": score.to_json(), "seconds": self._seconds()})
-        self._bar.write(f"step {done}: val mIoU {100 * score.miou:.1f}, accuracy {100 * score.accuracy:.1f}")
-
-    def _print(self, done: int, loss: float) -> None:
-        """Without a terminal, a line now and then stands in for the progress bar."""
-        if time.monotonic() - self._printed < PRINT_EVERY_S:
-            return
-        self._printed = time.monotonic()
-        total = self.trainer.recipe.steps
-        step_s = (self._before - self._at_start) / (done - self._first)
-        left = (total - done) * step_s / 60
-        print(f"step {done}/{total}: loss {loss:.4f}, {step_s:.2f} s a step, {left:.1f} min left", flush=True)
-
-    def _write(self, line: dict[str, Any]) -> None:
-        if not self.on:
-            return
-        self._file.write((json.dumps(line) + "\n").encode())
-        for key in ("loss", "lr"):
-            if key in line:
-                self._board.add_scalar(key, line[key], line["step"])
-        if "val" in line:
-            self._board.add_scalar("val/miou", line["val"]["miou"], line["step"])
-
-
-def _keep_lines(path: Path, step: int) -> float:
-    """Drop the log's lines that will be written again from ``step`` on; return the seconds trained until then.
-
-    The score after ``step`` is one of them: the run may have ended before it was known.
-    """
-    if not path.is_file():
-        return 0.0
-    kept = []
-    for line in path.read_text(errors="replace").splitlines():
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue  # the last line of a killed run may be torn
-        if entry["step"] < step + ("loss" in entry):
-            kept.append(entry)
-    durable.write_text(path, "".join(json.dumps(entry) + "\n" for entry in kept))
-    return float(kept[-1]["seconds"]) if kept else 0.0
 
 
 @contextmanager

@@ -149,13 +149,15 @@ def test_a_second_signal_is_immediate(data_folder: Path, tmp_path: Path, server:
 
 @pytest.mark.slow
 def test_a_hundred_random_kills(whole_run: Path, data_folder: Path, tmp_path: Path, server: ForkServer) -> None:
-    started = time.monotonic()
-    assert server.train(data_folder, tmp_path / "first", {}) == [0], server.read()
-    whole_s = time.monotonic() - started
+    whole_s = 0.0
+    for name in ("first", "second"):  # the server is still starting when it gets the first
+        started = time.monotonic()
+        assert server.train(data_folder, tmp_path / name, {}) == [0], server.read()
+        whole_s = time.monotonic() - started
     rng, kills, runs_ended = random.Random(0), 0, 0
     while kills < 100:
         out = tmp_path / f"run{runs_ended}"
-        while server.train(data_folder, out, {}, after=rng.uniform(0, 1.1 * whole_s)) == [KILLED]:
+        while server.train(data_folder, out, {}, after=rng.uniform(0.2, 1) * whole_s) == [KILLED]:
             kills += 1
         assert digest(out) == digest(whole_run), f"{kills} kills"
         assert log(out) == log(whole_run), f"{kills} kills"
@@ -200,18 +202,34 @@ def recipe_of(values: dict[str, Any]) -> Recipe:
 STILL = {"drop_path": 0, "dropout": 0}  # a rank draws its own dropout, everything else is the same on any number
 
 
+def gradients(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """Read the gradients of step 1: AdamW's first moment after it is a tenth of them."""
+    tensors = safetensors.torch.load_file(checkpoint)
+    return {name: 10 * value for name, value in tensors.items() if name.endswith("/exp_avg")}
+
+
 @pytest.mark.parametrize("head", ["light", "uper"])
 def test_two_ranks_train_as_one(data_folder: Path, tmp_path: Path, server: ForkServer, head: str) -> None:
-    """The losses of 12 steps agree to 1e-4, which is the rounding of sums in another order, grown over the steps."""
-    values = {**STILL, "head": head}
-    assert server.train(data_folder, tmp_path / "one", values) == [0], server.read()
-    assert server.train(data_folder, tmp_path / "two", values, ranks=2) == [0, 0], server.read()
-    one, two = ([line["loss"] for line in log(tmp_path / run) if "loss" in line] for run in ("one", "two"))
-    assert len(one) == 2
-    np.testing.assert_allclose(two, one, rtol=1e-4)
-    models = [safetensors.torch.load_file(tmp_path / run / "weights.safetensors") for run in ("one", "two")]
-    for name, weight in models[0].items():
-        torch.testing.assert_close(models[1][name], weight, rtol=2e-3, atol=2e-3, msg=name)
+    """The gradient agrees to 1e-5 of its largest entry, the losses of 12 steps to 1e-5.
+
+    Only at a low rate: AdamW makes a full step of the rounding noise where a gradient is zero by construction (a bias
+    or a scale before a batch norm). At the default rate the curves of the light head part by 1e-3 at step 5.
+    """
+    first, losses = [], []
+    for ranks in (1, 2):
+        values = {**STILL, "head": head, "lr": 1e-5, "clip": 0}
+        short, out = tmp_path / f"short{ranks}", tmp_path / f"run{ranks}"
+        two_steps = {**values, "steps": 2, "checkpoint_every": 1}
+        assert server.train(data_folder, short, two_steps, ranks=ranks) == [0] * ranks, server.read()
+        assert server.train(data_folder, out, values, ranks=ranks) == [0] * ranks, server.read()
+        first.append(gradients(checkpoints(short)[0]))
+        losses.append([line["loss"] for line in log(out) if "loss" in line])
+    largest = max(float(value.abs().max()) for value in first[0].values())
+    assert largest > 1e-2
+    for name, value in first[0].items():
+        assert float((first[1][name] - value).abs().max()) < 1e-5 * largest, name
+    assert len(losses[0]) == 2
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
 
 
 def test_a_signal_to_one_of_two_ranks(data_folder: Path, tmp_path: Path, server: ForkServer) -> None:
