@@ -37,7 +37,9 @@ def main() -> None:
     made = {precision: _export(trained, data, int8=precision == "int8") for precision in ("float32", "int8")}
     scores = {"torch": trained.path} | {precision: built.path for precision, built in made.items()}
     print(f"\nmachine: {run.machine()['processor']}, {options.threads} threads; seed {chosen.seed}; {steps} steps")
-    print(f"training: {_minutes(trained.path):.1f} minutes without evaluation, input {chosen.height}x{chosen.width}")
+    print(
+        f"training: {_minutes(trained.path):.1f} minutes without evaluation, input {trained.size[0]}x{trained.size[1]}"
+    )
     for name, path in scores.items():
         found = scoring.score(path, data.location, splits=data.lists, split="test", mode="whole")
         print(f"\n{name}: {scoring.describe(found)}")

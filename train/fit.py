@@ -169,6 +169,7 @@ class Trainer:
                     self._evaluate(step, log)
                 self._step(step, images, labels)
                 self._after(step + 1, log)
+            self._require_finite(self.recipe.steps)
             score = self._evaluate(self.recipe.steps, log)
         if self.fabric.global_rank == 0:
             self._finish(score)

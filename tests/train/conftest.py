@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from training import MICRO, ForkServer, make_data, recipe
 
 from edgeunip.train import fit
 from edgeunip.train.datasets import DataSet, open_data
 from edgeunip.train.vit import SIZES
-from training import MICRO, ForkServer, make_data, recipe
 
 
 @pytest.fixture(scope="session")

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+from training import MICRO, recipe
 
 from edgeunip.errors import EdgeunipError
 from edgeunip.train import fit
 from edgeunip.train.datasets import open_data
 from edgeunip.train.vit import SIZES
-from training import MICRO, recipe
 
 
 def main() -> None:

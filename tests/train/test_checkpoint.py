@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from training import MICRO, checkpoints, digest, log, recipe
 
 from edgeunip import durable
 from edgeunip.errors import RunError, StorageError
@@ -19,7 +20,6 @@ from edgeunip.train.checkpoint import State, load_weights, restore, save
 from edgeunip.train.datasets import DataSet
 from edgeunip.train.optim import parameter_groups
 from edgeunip.train.vit import Backbone
-from training import MICRO, checkpoints, digest, log, recipe
 
 
 def state(*, seed: int = 0, classes: int = 3, dim: int = 32, steps: int = 0) -> State:
@@ -110,12 +110,12 @@ def test_every_flipped_bit_and_every_truncation_is_noticed(tmp_path: Path) -> No
     whole, rng = path.read_bytes(), random.Random(0)
     fresh = state(seed=1)
     before = content(fresh)
-    damages: list[dict[str, Any]] = [{"bit": rng.randrange(8 * len(whole))} for _ in range(200)]
-    damages += [{"length": rng.randrange(len(whole))} for _ in range(50)] + [{"length": 0}]
+    damages: list[dict[str, Any]] = [{"bit": rng.randrange(8 * len(whole))} for _ in range(60)]
+    damages += [{"length": rng.randrange(len(whole))} for _ in range(20)] + [{"length": 0}]
     for change in damages:
         path.write_bytes(whole)
         damage(path, **change)
-        with pytest.raises(RunError, match="^No checkpoint of this run is whole: .* Start a new run"):
+        with pytest.raises(RunError, match=r"^No checkpoint of this run is whole: .* Start a new run"):
             restore(tmp_path, fresh)
     assert content(fresh) == before
     path.write_bytes(whole)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from training import make_data, recipe
 
 from edgeunip.errors import DataError, TrainingError
 from edgeunip.thermal import Agc
@@ -18,7 +19,6 @@ from edgeunip.train import loader as loading
 from edgeunip.train.augment import Augmentation
 from edgeunip.train.datasets import DataSet, open_data
 from edgeunip.train.loader import Batches, Draw, Pictures, loader, workers_watched
-from training import make_data, recipe
 
 AUGMENT = Augmentation(64, 80, (64, 80), 255, recipe())
 
@@ -116,11 +116,11 @@ class Suicidal(Batches):
 def test_a_worker_that_is_killed(data: DataSet) -> None:
     whole = batches(data)
     fatal = Suicidal(whole.pictures, AUGMENT, whole.draw, first=0, last=6, rank=0, ranks=1)
-    with pytest.raises(TrainingError, match=r"^A loader process died \(DataLoader worker .*lower workers or batch"):
-        with workers_watched():
-            list(loader(fatal, workers=1, pin=False))
+    told = r"^A loader process died \(DataLoader worker .*lower workers or batch"
+    with pytest.raises(TrainingError, match=told), workers_watched():
+        list(loader(fatal, workers=1, pin=False))
 
 
 def test_other_errors_pass_through() -> None:
-    with pytest.raises(RuntimeError, match="^something else$"), workers_watched():
+    with pytest.raises(RuntimeError, match=r"^something else$"), workers_watched():
         raise RuntimeError("something else")

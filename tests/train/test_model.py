@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from training import MICRO, free_port
 
 from edgeunip.errors import UsageError
 from edgeunip.train import segmentor
@@ -21,7 +22,6 @@ from edgeunip.train.norm import BatchNorm2d
 from edgeunip.train.optim import layer_id, parameter_groups, poly_lr
 from edgeunip.train.segmentor import SegmentationTask, cross_entropy
 from edgeunip.train.vit import SIZES, Backbone, ViTSize
-from training import MICRO, free_port
 
 UNIP = {"tiny": 5_524_416, "small": 21_665_664, "base": 85_798_656}
 
@@ -74,7 +74,7 @@ def test_every_parameter_learns(head: str) -> None:
 
 
 def test_heads_that_do_not_divide_the_width() -> None:
-    with pytest.raises(UsageError, match="^5 heads do not divide the width 32$"):
+    with pytest.raises(UsageError, match=r"^5 heads do not divide the width 32$"):
         Backbone(ViTSize(32, 2, 2, 5), (2, 2))
 
 
@@ -157,7 +157,7 @@ def test_cross_entropy_of_ignored_pixels_alone() -> None:
     logits = torch.randn(1, 3, 4, 4, requires_grad=True)
     loss = cross_entropy(logits, torch.full((1, 16, 16), 255), torch.ones(3), 255)
     loss.backward()
-    assert float(loss) == 0
+    assert loss.item() == 0
     assert logits.grad is not None and not logits.grad.any()
 
 

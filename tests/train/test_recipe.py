@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeunip.errors import UsageError
@@ -154,6 +154,7 @@ def test_every_field_has_a_bound() -> None:
 
 
 @given(value=st.one_of(st.text(), st.floats(), st.integers(), st.booleans(), st.lists(st.integers()), st.none()))
+@settings(max_examples=25)
 @pytest.mark.parametrize("key", list(typing.get_type_hints(Recipe)))
 def test_any_value_is_taken_or_refused(key: str, value: object) -> None:
     try:
@@ -168,7 +169,7 @@ def read_back(recipe: Recipe) -> Recipe:
 
 
 def test_settings_without_a_value() -> None:
-    with pytest.raises(UsageError, match="^A setting must read key=value: steps$"):
+    with pytest.raises(UsageError, match=r"^A setting must read key=value: steps$"):
         parse_settings(["steps"])
     assert parse_settings(["a=b=c", " d = e "]) == {"a": "b=c", "d": "e"}
 

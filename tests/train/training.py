@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from dataset_trees import encode, put
 from numpy.typing import NDArray
 
-from dataset_trees import encode, put
 from edgeunip.train.recipe import Recipe, override
 from edgeunip.train.vit import ViTSize
 
