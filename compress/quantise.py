@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nncf
 import numpy as np
 import openvino
 from numpy.typing import NDArray
@@ -17,6 +17,11 @@ from edgeunip import images, thermal
 from edgeunip.errors import DataError
 from edgeunip.train.datasets import DataSet
 from edgeunip.train.run import Run
+
+# NNCF imports torch's C++ builder, which remarks on a CUDA compiler without a GPU: nothing is compiled here.
+logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+
+import nncf  # noqa: E402
 
 PICTURES = 128
 FEWEST = 10

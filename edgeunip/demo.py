@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import html
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -102,7 +101,7 @@ def _page(out: Path, story: Story) -> str:
     rows = "".join(_row(name, found) for name, found in story.scores.items())
     heads = "".join(f"<th>{html.escape(name)}</th>" for name in story.run.classes.names)
     agreement = ", ".join(f"{100 * share:.2f} %" for share in story.verification.agreement)
-    last = json.dumps(json.loads((out / "stream.jsonl").read_text().splitlines()[-1]), indent=1)
+    last = (out / "stream.jsonl").read_text().splitlines()[-1].replace('},"', '},\n"')
     return f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>edgeunip demo</title>
 <style>

@@ -2,8 +2,8 @@
 
 UPerNet at the backbone's width takes four fifths of the reference's operations, most of them at 1/4. Here no map
 larger than 1/8 is computed at full width. What the ViT cannot see, since a patch is 16 pixels wide, comes from four
-strided convolutions on the picture: they cost about 2 % of a tiny ViT, they resolve small objects, and, being
-convolutions, they learn from few images what a ViT from scratch needs many for.
+strided convolutions on the picture: they resolve small objects and, being convolutions, learn from few images what a
+ViT from scratch needs many for. The whole decoder takes 0.77 GMACs at 480x640, 6 % of ViT-tiny's 13.1.
 """
 
 from __future__ import annotations

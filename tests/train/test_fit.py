@@ -34,6 +34,12 @@ pytestmark = pytest.mark.usefixtures("micro")
 KILLED = -signal.SIGKILL
 
 
+@pytest.fixture(autouse=True)
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the report of the runs in this process undrawn: half of a short run's time, and not the subject here."""
+    monkeypatch.setattr(fit.report, "write", lambda *_: None)
+
+
 def interrupt_at(patch: pytest.MonkeyPatch, step: int) -> None:
     """End a run in this process before ``step`` (0-based), as a power cut would: nothing more is saved."""
     real = fit.Trainer._step
@@ -253,6 +259,7 @@ def test_a_signal_to_one_of_two_ranks(data_folder: Path, tmp_path: Path, server:
     np.testing.assert_allclose(*losses, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_one_of_two_ranks_dies(data_folder: Path, tmp_path: Path, server: ForkServer) -> None:
     """The other one does not wait for ever; the run goes on from its checkpoint."""
     started = time.monotonic()
