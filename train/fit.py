@@ -27,7 +27,7 @@ from edgeunip.train.checkpoint import State
 from edgeunip.train.datasets import DataSet
 from edgeunip.train.evaluate import Score, evaluate
 from edgeunip.train.launch import launch, one_rank_first, owned
-from edgeunip.train.loader import Batches, Draw, Pictures, loader, workers_watched
+from edgeunip.train.loader import CACHE_BYTES, Batches, Draw, Pictures, loader, workers_watched
 from edgeunip.train.log import Log
 from edgeunip.train.optim import parameter_groups, poly_lr
 from edgeunip.train.recipe import Recipe
@@ -153,7 +153,8 @@ class Trainer:
         self.task, self.stepper = fabric.setup(task, self.optimizer)
         self.state = State(self.model, self.optimizer, torch.zeros(2, dtype=torch.float64, device=fabric.device))
         agc = self.recipe.agc_parameters()
-        self.train_pictures = Pictures(data, data.split("train"), agc)
+        share = CACHE_BYTES // max(1, self._workers())
+        self.train_pictures = Pictures(data, data.split("train"), agc, cache=share)
         self.val_pictures = Pictures(data, data.split("val"), agc)
         self.stop_signal = 0
 
@@ -183,10 +184,12 @@ class Trainer:
         draw = Draw(recipe.seed, recipe.batch, len(self.train_pictures))
         share = {"rank": fabric.global_rank, "ranks": fabric.world_size}
         batches = Batches(self.train_pictures, augment, draw, first=first, last=recipe.steps, **share)
-        on_gpu = fabric.device.type == "cuda"
-        workers = (4 if on_gpu else 0) if recipe.workers < 0 else recipe.workers
-        for images, labels in loader(batches, workers=workers, pin=on_gpu):
+        for images, labels in loader(batches, workers=self._workers(), pin=fabric.device.type == "cuda"):
             yield images.to(fabric.device, non_blocking=True), labels.to(fabric.device, non_blocking=True)
+
+    def _workers(self) -> int:
+        on_gpu = self.fabric.device.type == "cuda"
+        return (4 if on_gpu else 0) if self.recipe.workers < 0 else self.recipe.workers
 
     def _step(self, step: int, images: Tensor, labels: Tensor) -> None:
         recipe = self.recipe

@@ -22,10 +22,10 @@ CACHE_BYTES = 3 << 30
 
 
 class Pictures:
-    """AGC pictures and label maps of samples, kept in memory while they fit in 3 GiB a process."""
+    """AGC pictures and label maps of samples, kept in memory while they fit into ``cache`` bytes a process."""
 
-    def __init__(self, data: DataSet, samples: Sequence[Sample], agc: Agc) -> None:
-        self.data, self.samples, self.agc = data, samples, agc
+    def __init__(self, data: DataSet, samples: Sequence[Sample], agc: Agc, *, cache: int = CACHE_BYTES) -> None:
+        self.data, self.samples, self.agc, self._cache = data, samples, agc, cache
         self._kept: dict[int, tuple[Picture, Picture]] = {}
         self._bytes = 0
 
@@ -43,7 +43,7 @@ class Pictures:
         if index in self._kept:
             return self._kept[index]
         pair = self.read(index)
-        if self._bytes < CACHE_BYTES:
+        if self._bytes < self._cache:
             self._kept[index] = pair
             self._bytes += pair[0].nbytes + pair[1].nbytes
         return pair
