@@ -2,4 +2,5 @@
 
 from edgeunip.cli import main
 
-main()
+if __name__ == "__main__":  # a loader's worker process imports this file too
+    main()

@@ -105,7 +105,9 @@ def loader(batches: Batches, *, workers: int, pin: bool) -> Iterator[Batch]:
     Raises:
         DataError: an image can no longer be read.
     """
-    extra: dict[str, Any] = {"prefetch_factor": 4, "worker_init_fn": _one_thread} if workers else {}
+    # A forked worker would inherit locks of OpenCV's and OpenMP's threads and could wait for ever.
+    fresh = {"multiprocessing_context": "spawn", "prefetch_factor": 4, "worker_init_fn": _one_thread}
+    extra: dict[str, Any] = fresh if workers else {}
     walk: Any = DataLoader(_Told(batches), batch_size=None, num_workers=workers, pin_memory=pin, **extra)
     for batch in walk:
         if isinstance(batch, EdgeunipError):
