@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from edgeunip import __version__
+from edgeunip.defaults import say
 from edgeunip.errors import EdgeunipError, MissingDependencyError, storage_error
 
 app = typer.Typer(
@@ -215,11 +216,6 @@ def synth(
 
     synthesise(out, images, sensor=sensor, seed=seed)
     say(f"{images} images in {out}")
-
-
-def say(text: str) -> None:
-    """Print one line for the user on standard error, which keeps standard output for data."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def main() -> NoReturn:

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 from edgeunip import bundle
+from edgeunip.defaults import say
 from edgeunip.devices.open import open_camera
 from edgeunip.runtimes.open import open_runtime
 from edgeunip.runtimes.sinks import open_sink
@@ -92,8 +93,3 @@ def stopping() -> Iterator[threading.Event]:
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
-
-
-def say(text: str) -> None:
-    """Print one line for the user on standard error, which keeps standard output for data."""
-    print(text, file=sys.stderr, flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,6 +45,11 @@ def newest_bundle(say: Callable[[str], None]) -> Path:
 def is_bundle(path: Path) -> bool:
     """Tell a bundle from a run by the manifest."""
     return (path / "manifest.json").is_file()
+
+
+def say(text: str) -> None:
+    """Print one line for the user on standard error, which keeps standard output for data."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def write_json(value: object, file: str | None) -> None:

@@ -52,8 +52,6 @@ def read_bytes(path: Path, noun: str = "image") -> bytes:
 
 def parse(data: bytes, path: Path) -> tuple[Counts, Radiometry | None]:
     """Decode an image file's bytes as :func:`read_counts` does; ``path`` is for the message."""
-    if not data:
-        raise DataError("The image is empty (0 bytes)", where=path)
     if flir.is_radiometric(data):
         return flir.parse(data, path)
     return decode(data, path), None
@@ -61,6 +59,22 @@ def parse(data: bytes, path: Path) -> tuple[Counts, Radiometry | None]:
 
 def decode(data: bytes, path: Path) -> Counts:
     """Decode the single channel of an image file's bytes; ``path`` is for the message."""
+    image = decode_channels(data, path)
+    if image.dtype == np.uint8:
+        return _gray(image.view(np.uint8), path)
+    if image.dtype == np.uint16:
+        return _gray(image.view(np.uint16), path)
+    raise DataError(f"The image holds {image.dtype}; 8 or 16 bits are read", where=path)
+
+
+def decode_channels(data: bytes, path: Path) -> NDArray[np.generic]:
+    """Decode an image file's bytes as they are: shape (H, W), or (H, W, channels) with the channels as BGR or BGRA.
+
+    Raises:
+        DataError: the bytes are none of PNG, JPEG, TIFF and BMP, or truncated, or damaged.
+    """
+    if not data:
+        raise DataError("The image is empty (0 bytes)", where=path)
     if not data.startswith(_MAGIC):  # OpenCV knows a dozen more formats; no thermal camera writes them
         raise DataError("The image cannot be decoded", where=path, why="neither PNG, JPEG, TIFF nor BMP")
     if is_truncated(data):
@@ -73,11 +87,7 @@ def decode(data: bytes, path: Path) -> Counts:
         raise DataError("The image cannot be decoded", where=path, why=error) from error
     if image is None:
         raise DataError("The image cannot be decoded", where=path, why="unknown format or damaged")
-    if image.dtype == np.uint8:
-        return _gray(image.view(np.uint8), path)
-    if image.dtype == np.uint16:
-        return _gray(image.view(np.uint16), path)
-    raise DataError(f"The image holds {image.dtype}; 8 or 16 bits are read", where=path)
+    return image
 
 
 def is_truncated(data: bytes) -> bool:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -142,16 +141,7 @@ class DataSet:
 
 def _channel(data: bytes, path: Path, channel: int) -> Counts:
     """Decode one channel, in the order red green blue alpha, of a four-channel image."""
-    if not data:
-        raise DataError("The image is empty (0 bytes)", where=path)
-    if images.is_truncated(data):
-        raise DataError("The image is truncated", where=path)
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error as error:
-        raise DataError("The image cannot be decoded", where=path, why=error) from error
-    if image is None:
-        raise DataError("The image cannot be decoded", where=path, why="unknown format or damaged")
+    image = images.decode_channels(data, path)
     if image.ndim != 3 or image.shape[2] != 4 or image.dtype != np.uint8:
         shape = 1 if image.ndim == 2 else image.shape[2]
         raise DataError("The image is not RGBT", where=path, why=f"{shape} channels of {image.dtype}, not 4 of uint8")
