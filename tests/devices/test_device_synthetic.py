@@ -29,30 +29,38 @@ def test_what_each_camera_gives(name: str, shape: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize(("name", "seconds"), [("lepton", 2), ("tc001", 1)])
 def test_the_pace_is_the_sensors(name: str, seconds: int) -> None:
+    """No frame before its time, and none left out unless the one before it was late: true on a busy machine too."""
     frames: list[Frame] = []
+    arrivals: list[int] = []
     with open_camera(f"synthetic://{name}?seconds={seconds}") as camera:
         begin = time.monotonic()
         for frame in camera:
             frames.append(frame)
-            assert time.monotonic_ns() >= frame.t_ns
+            arrivals.append(time.monotonic_ns())
         took = time.monotonic() - begin
     rate = SENSORS[name].rate_hz
-    assert frames[-1].seq + 1 == pytest.approx(seconds * rate, abs=1.01)
-    assert took == pytest.approx(seconds, abs=0.15)
-    times = np.array([frame.t_ns for frame in frames])
-    assert np.allclose((times - times[0]) / 1e9, np.array([frame.seq for frame in frames]) / rate, atol=1e-6)
-    assert len(frames) >= 0.9 * seconds * rate
+    times, seqs = np.array([frame.t_ns for frame in frames]), np.array([frame.seq for frame in frames])
+    assert (np.array(arrivals) >= times).all()
+    assert np.allclose((times - times[0]) / 1e9, seqs / rate, atol=1e-6)
+    late = np.diff(arrivals) > 1e9 / rate
+    assert ((np.diff(seqs) == 1) | late).all()
+    assert len(frames) >= 2 and seqs[-1] < seconds * rate
+    assert took > seconds - 1.5 / rate
 
 
 def test_a_slow_consumer_gets_gaps_and_fresh_frames() -> None:
+    """A frame is at most one period older than the moment it was asked for."""
     seqs, ages = [], []
     with open_camera("synthetic://tc001?seconds=1") as camera:
-        for frame in camera:
+        frames = iter(camera)
+        asked = time.monotonic_ns()
+        for frame in frames:
             seqs.append(frame.seq)
-            ages.append(time.monotonic_ns() - frame.t_ns)
+            ages.append(asked - frame.t_ns)
             time.sleep(0.2)
-    assert (np.diff(seqs) >= 4).all() and 3 <= len(seqs) <= 6
-    assert np.median(ages) < 0.1e9
+            asked = time.monotonic_ns()
+    assert (np.diff(seqs) >= 4).all() and 2 <= len(seqs) <= 6
+    assert max(ages) <= 1.01e9 / SENSORS["tc001"].rate_hz
 
 
 def test_the_seed_decides() -> None:
