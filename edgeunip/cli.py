@@ -11,7 +11,7 @@ import typer
 
 from edgeunip import __version__
 from edgeunip.defaults import say
-from edgeunip.errors import EdgeunipError, MissingDependencyError, storage_error
+from edgeunip.errors import EdgeunipError, missing_dependency, storage_error
 
 app = typer.Typer(
     help="Thermal-infrared segmentation on embedded cameras: train a model, export one bundle, stream it.",
@@ -238,11 +238,10 @@ def explain(error: Exception) -> EdgeunipError:
     """Return an error as the one line a user reads."""
     if isinstance(error, EdgeunipError):
         return error
-    if isinstance(error, ModuleNotFoundError) and error.name and (extra := EXTRAS.get(error.name.split(".")[0])):
-        package = error.name.split(".")[0]
-        return MissingDependencyError(
-            f"The package {package} is not installed", remedy=f"Run: pip install 'edgeunip[{extra}]'"
-        )
+    if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
+        told = missing_dependency(error, error.name, EXTRAS[error.name])
+        if isinstance(told, EdgeunipError):
+            return told
     if isinstance(error, OSError) and error.filename is not None:
         return storage_error(error, error.filename)
     return EdgeunipError(
