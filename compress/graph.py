@@ -10,9 +10,10 @@ import openvino
 import torch
 from torch import Tensor, nn
 
+from edgeunip.train.position import resize_pos_embed
 from edgeunip.train.run import Run
 from edgeunip.train.segmentor import Segmentor
-from edgeunip.train.vit import PATCH, resize_pos_embed
+from edgeunip.train.vit import PATCH
 
 
 class ExportGraph(nn.Module):
@@ -60,7 +61,7 @@ def _bake_position(model: Segmentor, grid: tuple[int, int]) -> None:
     backbone = model.backbone
     table = resize_pos_embed(backbone.position, backbone.grid, grid)
     backbone.vit.pos_embed = nn.Parameter(table.clone(), requires_grad=False)
-    backbone.grid = grid
+    backbone.vit.patch_embed.grid_size = grid
 
 
 def _plain_attention(model: Segmentor) -> None:

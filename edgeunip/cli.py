@@ -26,7 +26,7 @@ app.add_typer(data_app, name="data")
 EXTRAS = {
     "torch": "train", "torchvision": "train", "timm": "train", "lightning_fabric": "train", "torchmetrics": "train",
     "tensorboard": "train", "matplotlib": "train", "safetensors": "train", "tqdm": "train", "tomli_w": "train",
-    "tomli": "train", "openvino": "openvino", "nncf": "compress",
+    "tomli": "train", "huggingface_hub": "train", "pyarrow": "train", "openvino": "openvino", "nncf": "compress",
 }  # fmt: skip
 
 Data = Annotated[

@@ -314,7 +314,7 @@ def poison(patch: pytest.MonkeyPatch, step: int) -> None:
     def poisoned(trainer: fit.Trainer, at: int, *batch: Any) -> Any:
         if at != step:
             return real(trainer, at, *batch)
-        with trainer.model.backbone.cls.register_hook(lambda gradient: gradient * math.inf):
+        with trainer.model.backbone.vit.cls_token.register_hook(lambda gradient: gradient * math.inf):
             return real(trainer, at, *batch)
 
     patch.setattr(fit.Trainer, "_step", poisoned)

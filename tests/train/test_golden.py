@@ -13,8 +13,9 @@ from edgeunip.train import slide
 from edgeunip.train.evaluate import Confusion
 from edgeunip.train.heads import AuxiliaryHead, LastLayerPyramid, UPerHead
 from edgeunip.train.optim import parameter_groups, poly_lr
+from edgeunip.train.position import resize_pos_embed, sincos_pos_embed
 from edgeunip.train.segmentor import UPerSegmentor, build, cross_entropy
-from edgeunip.train.vit import SIZES, Backbone, ViTSize, resize_pos_embed, sincos_pos_embed
+from edgeunip.train.vit import SIZES, Backbone, ViTSize
 
 
 def close(ours: Tensor, theirs: np.ndarray, atol: float, rtol: float = 0.0) -> None:
