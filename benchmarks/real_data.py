@@ -18,7 +18,7 @@ from typing import Any
 from edgeunip import bundle, scoring
 from edgeunip.compress.export import export
 from edgeunip.runtimes.bench import bench, describe
-from edgeunip.train import fit, log, recipe, run
+from edgeunip.train import fit, log, loop, run, settings
 from edgeunip.train.datasets import DataSet, open_data
 from edgeunip.train.recipe import Recipe
 
@@ -29,8 +29,8 @@ def main() -> None:
     """Train, export, score, and print one line a model."""
     options = _options()
     data = open_data(options.data, splits=options.splits)
-    base = recipe.read(options.recipe) if options.recipe else Recipe()
-    base = replace(recipe.override(base, recipe.parse_settings(options.set)), threads=options.threads)
+    base = settings.read(options.recipe, Recipe()) if options.recipe else Recipe()
+    base = replace(settings.override(base, settings.parse(options.set)), threads=options.threads)
     steps = options.steps or round(options.minutes * 60 / seconds_a_step(base, data))
     chosen = replace(base, steps=steps, warmup=max(1, steps // 10), evaluate_every=max(1, steps // 2))
     trained = fit.train(chosen, data, options.out / f"{Path(data.location).name}-{options.minutes:g}min")
@@ -51,7 +51,7 @@ def seconds_a_step(base: Recipe, data: DataSet) -> float:
     with tempfile.TemporaryDirectory() as folder:
         trial = fit.train(replace(base, steps=TRIAL_STEPS), data, Path(folder) / "trial")
         first, last = (line["seconds"] for line in _losses(trial.path)[-2:])
-    step: float = (last - first) / fit.LOG_EVERY
+    step: float = (last - first) / loop.LOG_EVERY
     return step
 
 

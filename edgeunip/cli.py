@@ -71,15 +71,16 @@ def train(
     """Train a model; without --data on the embedded scenes."""
     from edgeunip import defaults
     from edgeunip.train import fit
-    from edgeunip.train import recipe as recipes
+    from edgeunip.train import settings as values
     from edgeunip.train.datasets import open_data
+    from edgeunip.train.recipe import Recipe
 
     if resume:
         run = fit.resume(resume, open_data(data, splits=splits) if data else None)
     else:
         named = {key: value for key, value in (("size", size), ("head", head)) if value}
-        base = recipes.read(recipe) if recipe else recipes.Recipe()
-        resolved = recipes.override(base, named | recipes.parse_settings(settings or []))
+        base = values.read(recipe, Recipe()) if recipe else Recipe()
+        resolved = values.override(base, named | values.parse(settings or []))
         run = fit.train(resolved, open_data(data or defaults.scenes(say), splits=splits), out)
     say(f"The run is in {run.path}. Next: edgeunip export {run.path} --target x86-cpu --int8")
 

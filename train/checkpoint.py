@@ -13,11 +13,10 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from edgeunip import durable
 from edgeunip.errors import RunError, storage_error
-from edgeunip.train.segmentor import Segmentor
 
 _NAME = re.compile(r"step-(\d+)-([0-9a-f]{64})\.safetensors")
 
@@ -32,7 +31,7 @@ class State:
         loss: sum of the losses since the last line of the log, and their number; float64 [2].
     """
 
-    model: Segmentor
+    model: nn.Module
     optimizer: torch.optim.Optimizer
     loss: Tensor
 
@@ -115,7 +114,7 @@ def _load(state: State, tensors: dict[str, Tensor], path: Path) -> None:
         state.optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in moments.items()}
 
 
-def load_weights(model: Segmentor, weights: dict[str, Tensor], path: Path) -> None:
+def load_weights(model: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
     """Copy weights into a model.
 
     Raises:

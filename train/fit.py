@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import math
-import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import lightning_fabric
 import numpy as np
@@ -19,23 +14,21 @@ import torch
 from torch import Tensor
 
 from edgeunip import durable
-from edgeunip.errors import RunError, TrainingError, UsageError
-from edgeunip.train import check, checkpoint, report
+from edgeunip.errors import RunError, UsageError
+from edgeunip.train import check, report
 from edgeunip.train import run as runs
 from edgeunip.train.augment import Augmentation
 from edgeunip.train.checkpoint import State
 from edgeunip.train.datasets import DataSet
 from edgeunip.train.evaluate import Score, evaluate
 from edgeunip.train.launch import launch, one_rank_first, owned
-from edgeunip.train.loader import CACHE_BYTES, Batches, Draw, Pictures, loader, workers_watched
-from edgeunip.train.log import Log
+from edgeunip.train.loader import CACHE_BYTES, Batches, Draw, Pictures, loader
+from edgeunip.train.loop import Loop, memory_told
 from edgeunip.train.optim import parameter_groups, poly_lr
 from edgeunip.train.recipe import Recipe
 from edgeunip.train.run import Run, TorchModel
 from edgeunip.train.segmentor import SegmentationTask
 from edgeunip.train.vit import PATCH, SIZES
-
-LOG_EVERY = 10
 
 
 def train(recipe: Recipe, data: DataSet, out: Path | None = None) -> Run:
@@ -151,27 +144,30 @@ class Trainer:
         task = SegmentationTask(self.model, weights, run.classes.ignore)
         self.optimizer = torch.optim.AdamW(groups, lr=self.recipe.lr, fused=fabric.device.type == "cuda")
         self.task, self.stepper = fabric.setup(task, self.optimizer)
-        self.state = State(self.model, self.optimizer, torch.zeros(2, dtype=torch.float64, device=fabric.device))
+        state = State(self.model, self.optimizer, torch.zeros(2, dtype=torch.float64, device=fabric.device))
         agc = self.recipe.agc_parameters()
         share = CACHE_BYTES // max(1, self._workers())
         self.train_pictures = Pictures(data, data.split("train"), agc, cache=share)
         self.val_pictures = Pictures(data, data.split("val"), agc)
-        self.stop_signal = 0
+        self.loop = Loop(
+            fabric,
+            run.path,
+            state,
+            steps=self.recipe.steps,
+            checkpoint_every=self.recipe.checkpoint_every,
+            command=f"edgeunip train --resume {run.path}",
+        )
 
     def fit(self) -> Run:
         """Run the remaining steps, evaluate, write weights and report."""
-        first, damaged = checkpoint.restore(self.run.path / "checkpoints", self.state)
-        for line in damaged:
-            self.fabric.print(line)
-        log = Log(self.run.path, first=first, steps=self.recipe.steps, on=self.fabric.global_rank == 0)
-        with _signals(self), workers_watched(), log:
+        with self.loop.started() as first:
             for step, (images, labels) in enumerate(self._batches(first), start=first):
                 if step and step % self.recipe.evaluate_every == 0:
-                    self._evaluate(step, log)
+                    self._evaluate(step)
                 self._step(step, images, labels)
-                self._after(step + 1, log)
-            self._require_finite(self.recipe.steps)
-            score = self._evaluate(self.recipe.steps, log)
+                self.loop.after(step + 1)
+            self.loop.require_finite(self.recipe.steps)
+            score = self._evaluate(self.recipe.steps)
         if self.fabric.global_rank == 0:
             self._finish(score)
         self.fabric.barrier()
@@ -196,77 +192,18 @@ class Trainer:
         rate = poly_lr(step, base=recipe.lr, steps=recipe.steps, warmup=min(recipe.warmup, recipe.steps // 2))
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["lr_scale"]
-        # Dropout and drop path draw from the global generator: seeded by the step, so that a resumed run repeats it.
-        torch.manual_seed((recipe.seed * 1_000_003 + step) * 1024 + self.fabric.global_rank)
-        try:
+        self.loop.seed(recipe.seed, step)
+        remedy = "Lower batch, crop_height and crop_width, or take a smaller --size."
+        with memory_told(f"batch {recipe.batch} of {tuple(images.shape[-2:])} pixels", remedy):
             loss: Tensor = self.task(images, labels)
             self.fabric.backward(loss)
-        except RuntimeError as error:
-            if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
-                raise
-            raise TrainingError(
-                f"Out of memory at batch {recipe.batch} of {tuple(images.shape[-2:])} pixels",
-                remedy="Lower batch, crop_height and crop_width, or take a smaller --size.",
-            ) from error
         if recipe.clip:
             self.fabric.clip_gradients(self.task, self.stepper, max_norm=recipe.clip, error_if_nonfinite=False)
         self.stepper.step()
         self.stepper.zero_grad()
-        self.state.loss[0] += loss.detach()
-        self.state.loss[1] += 1
+        self.loop.count(loss)
 
-    def _after(self, done: int, log: Log) -> None:
-        """Log, save, leave: what happens between two steps. ``done`` steps are behind."""
-        log.advance()
-        if done % LOG_EVERY == 0 or done == self.recipe.steps:
-            self._log_loss(done, log)
-        stop = self._agreed_stop()
-        if stop or (done % self.recipe.checkpoint_every == 0 and done < self.recipe.steps):
-            self._save(done)
-        if stop:
-            self.fabric.print(f"Stopped after step {done}; go on with: edgeunip train --resume {self.run.path}")
-            raise SystemExit(128 + stop)
-
-    def _agreed_stop(self) -> int:
-        """Return the signal that asked any rank to stop, 0 if none: all ranks leave together."""
-        if self.fabric.world_size == 1:
-            return self.stop_signal
-        asked: Any = self.fabric.all_reduce(torch.tensor(self.stop_signal), reduce_op="max")
-        return int(asked)
-
-    def _save(self, done: int) -> None:
-        self._require_finite(done)
-        self.state.loss.copy_(self._loss_of_all_ranks())
-        if self.fabric.global_rank == 0:
-            checkpoint.save(self.run.path / "checkpoints", self.state, done)
-        self.fabric.barrier()
-
-    def _log_loss(self, done: int, log: Log) -> None:
-        """Log the mean loss since the last time, over all ranks.
-
-        Raises:
-            TrainingError: it is not finite; the checkpoints on disk are from before.
-        """
-        total, steps = self._loss_of_all_ranks().tolist()
-        if not math.isfinite(total):
-            raise self._diverged(f"The loss is {total} by step {done}")
-        log.loss(done, total / steps, float(self.optimizer.param_groups[-1]["lr"]))
-        self.state.loss.zero_()
-
-    def _loss_of_all_ranks(self) -> Tensor:
-        """Return ``state.loss`` as the mean over the ranks, float64 [2]; all ranks must call it."""
-        return torch.as_tensor(self.fabric.all_reduce(self.state.loss.clone(), reduce_op="mean"))
-
-    def _diverged(self, what: str) -> TrainingError:
-        remedy = "Start a new run with a lower lr or a longer warmup; checkpoints are from before."
-        return TrainingError(what, where=self.run.path, remedy=remedy)
-
-    def _require_finite(self, done: int) -> None:
-        """Refuse to keep a model that is lost: weights that are not finite never reach the disk."""
-        if not all(bool(value.isfinite().all()) for value in (self.state.loss, *self.model.state_dict().values())):
-            raise self._diverged(f"The loss or a weight is not finite after step {done}")
-
-    def _evaluate(self, done: int, log: Log) -> Score | None:
+    def _evaluate(self, done: int) -> Score | None:
         """Score the val split on rank 0."""
         if self.fabric.global_rank:
             return None
@@ -274,7 +211,8 @@ class Trainer:
         self.model.eval()
         score = evaluate(TorchModel(self.model, self.recipe), self.val_pictures, size=self.run.size)
         self.model.train()
-        log.score(done, score, took_s=time.monotonic() - started)
+        told = f"val mIoU {100 * score.miou:.1f}, accuracy {100 * score.accuracy:.1f}"
+        self.loop.log.score(done, score.to_json(), told, took_s=time.monotonic() - started)
         return score
 
     def _finish(self, score: Score | None) -> None:
@@ -283,19 +221,3 @@ class Trainer:
         if score is not None:
             self.model.eval()
             report.write(self.run, score, TorchModel(self.model, self.recipe), self.val_pictures)
-
-
-@contextmanager
-def _signals(trainer: Trainer) -> Iterator[None]:
-    """Let the first SIGINT or SIGTERM end the run after the step at hand; a second one ends it at once."""
-
-    def ask(number: int, _: FrameType | None) -> None:
-        trainer.stop_signal = number
-        signal.signal(number, old[signal.Signals(number)])
-
-    old = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)

@@ -13,7 +13,6 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from edgeunip import durable
-from edgeunip.train.evaluate import Score
 
 METRICS = "metrics.jsonl"
 PRINT_EVERY_S = 10.0
@@ -61,11 +60,11 @@ class Log:
         self._bar.set_postfix(loss=f"{mean:.4f}", refresh=False)
         self._print(done, mean)
 
-    def score(self, done: int, score: Score, *, took_s: float) -> None:
-        """Write a score of the val split, which took ``took_s`` seconds that count as no training."""
+    def score(self, done: int, values: dict[str, Any], told: str, *, took_s: float) -> None:
+        """Write what held-out data gave, which took ``took_s`` seconds that count as no training; ``told`` is shown."""
         self._since += took_s
-        self._write({"step": done, "val": score.to_json(), "seconds": self._seconds()})
-        self._bar.write(f"step {done}: val mIoU {100 * score.miou:.1f}, accuracy {100 * score.accuracy:.1f}")
+        self._write({"step": done, "val": values, "seconds": self._seconds()})
+        self._bar.write(f"step {done}: {told}")
 
     def _seconds(self) -> float:
         """Add the time since the last call to the seconds trained, which are returned."""
@@ -90,8 +89,9 @@ class Log:
         for key in ("loss", "lr"):
             if key in line:
                 self._board.add_scalar(key, line[key], line["step"])
-        if "val" in line:
-            self._board.add_scalar("val/miou", line["val"]["miou"], line["step"])
+        for key, value in line.get("val", {}).items():
+            if isinstance(value, float):
+                self._board.add_scalar(f"val/{key}", value, line["step"])
 
 
 def _keep_lines(path: Path, step: int) -> float:

@@ -21,7 +21,7 @@ from edgeunip import __version__, durable
 from edgeunip.classes import Classes
 from edgeunip.errors import RunError
 from edgeunip.thermal import Radiometry, radiometry_from_json, radiometry_to_json
-from edgeunip.train import checkpoint, recipe, segmentor
+from edgeunip.train import checkpoint, segmentor, settings
 from edgeunip.train.datasets import DataSet, open_data
 from edgeunip.train.recipe import Recipe
 from edgeunip.train.vit import PATCH, SIZES, Backbone
@@ -149,7 +149,7 @@ def open_run(path: Path) -> Run:
     if not (path / RECIPE).is_file():
         why = "no such folder" if not path.exists() else f"it holds no {RECIPE}"
         raise RunError("Not a training run", where=path, why=why, remedy="Train one first: edgeunip train --data DIR.")
-    values = recipe.read(path / RECIPE)
+    values = settings.read(path / RECIPE, Recipe())
     try:
         provenance = json.loads((path / PROVENANCE).read_bytes())
         classes = Classes.from_json(provenance["data"]["classes"])

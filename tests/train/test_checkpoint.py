@@ -209,10 +209,10 @@ def test_a_run_goes_on_from_the_one_before(
 def stop_at(step: int) -> Any:
     real = fit.Trainer._evaluate
 
-    def stopped(trainer: fit.Trainer, done: int, log: Any) -> Any:
+    def stopped(trainer: fit.Trainer, done: int) -> Any:
         if done == step:
             raise KeyboardInterrupt
-        return real(trainer, done, log)
+        return real(trainer, done)
 
     return stopped
 

@@ -25,10 +25,11 @@ from training import EXECUTABLE, ForkServer, checkpoints, digest, environment, l
 
 from edgeunip import durable
 from edgeunip.errors import DataError, RunError, TrainingError, UsageError
-from edgeunip.train import fit
+from edgeunip.train import fit, loop
 from edgeunip.train import run as runs
 from edgeunip.train.datasets import DataSet, open_data
-from edgeunip.train.recipe import Recipe, override
+from edgeunip.train.recipe import Recipe
+from edgeunip.train.settings import override
 
 pytestmark = pytest.mark.usefixtures("micro")
 KILLED = -signal.SIGKILL
@@ -111,7 +112,7 @@ def test_a_resume_without_its_moments_is_noticed(
         interrupt_at(patch, 8)
         with pytest.raises(KeyboardInterrupt):
             fit.train(recipe(), data, tmp_path / "run")
-    real = fit.checkpoint.restore
+    real = loop.checkpoint.restore
 
     def forgetful(folder: Path, state: Any) -> Any:
         found = real(folder, state)
@@ -119,7 +120,7 @@ def test_a_resume_without_its_moments_is_noticed(
             moments["exp_avg"].zero_()
         return found
 
-    monkeypatch.setattr(fit.checkpoint, "restore", forgetful)
+    monkeypatch.setattr(loop.checkpoint, "restore", forgetful)
     fit.resume(tmp_path / "run")
     assert digest(tmp_path / "run") != digest(whole_run)
 
@@ -152,7 +153,7 @@ def test_a_second_signal_is_immediate(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first one of a kind only leaves a note; then the handler from before is back, and in the end both are."""
     trainer = SimpleNamespace(stop_signal=0)
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt), fit._signals(trainer):  # type: ignore[arg-type]
+    with pytest.raises(KeyboardInterrupt), loop._signals(trainer):  # type: ignore[arg-type]
         os.kill(os.getpid(), signal.SIGTERM)
         assert trainer.stop_signal == signal.SIGTERM
         assert signal.getsignal(signal.SIGTERM) is before
@@ -410,15 +411,15 @@ def test_an_image_lost_during_the_run(tmp_path: Path, monkeypatch: pytest.Monkey
     """The file is named, the checkpoints stay, and with the file back the run goes on."""
     folder = make_data(tmp_path / "data")
     data = open_data(str(folder))
-    real = fit.Trainer._after
+    real = fit.Trainer._step
 
-    def after(trainer: fit.Trainer, done: int, log: Any) -> None:
-        real(trainer, done, log)
-        if done == 5:
+    def stepped(trainer: fit.Trainer, step: int, *batch: Any) -> None:
+        real(trainer, step, *batch)
+        if step == 4:
             lost.rename(lost.with_suffix(".lost"))
             trainer.train_pictures._kept.clear()
 
-    monkeypatch.setattr(fit.Trainer, "_after", after)
+    monkeypatch.setattr(fit.Trainer, "_step", stepped)
     lost = data.split("train")[fit.Draw(0, 4, 10)(6)[0]].image
     with pytest.raises(DataError, match=lost.name):
         fit.train(recipe(), data, tmp_path / "run")

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeunip.errors import UsageError
-from edgeunip.train.recipe import Recipe, override, parse_settings, read
+from edgeunip.train.recipe import Recipe
+from edgeunip.train.settings import override, parse, read
 
 SIDES = st.integers(0, 64).map(lambda n: 16 * n)
 SHARES = st.floats(0, 1)
@@ -55,13 +56,13 @@ def write(path: Path, text: str) -> Path:
 @given(recipe=RECIPES)
 def test_toml_round_trip(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.getbasetemp() / "recipe.toml"
-    assert read(write(path, recipe.to_toml())) == recipe
+    assert read(write(path, recipe.to_toml()), Recipe()) == recipe
 
 
 @given(recipe=RECIPES)
 def test_settings_round_trip(recipe: Recipe) -> None:
     """Every value can be given as text on the command line, too."""
-    assert override(Recipe(), parse_settings(f"{key}={value}" for key, value in asdict(recipe).items())) == recipe
+    assert override(Recipe(), parse(f"{key}={value}" for key, value in asdict(recipe).items())) == recipe
 
 
 def test_toml_holds_every_value() -> None:
@@ -70,10 +71,10 @@ def test_toml_holds_every_value() -> None:
 
 def test_a_file_and_settings(tmp_path: Path) -> None:
     """What a file does not name keeps its default; a setting beats the file."""
-    base = read(write(tmp_path / "r.toml", "lr = 2e-4\nsteps = 10\nclip = 0\n"))
+    base = read(write(tmp_path / "r.toml", "lr = 2e-4\nsteps = 10\nclip = 0\n"), Recipe())
     assert base == Recipe(lr=2e-4, steps=10, clip=0.0)
     assert isinstance(base.clip, float)
-    merged = override(base, parse_settings(["steps = 20", "head=uper", "steps=30"]))
+    merged = override(base, parse(["steps = 20", "head=uper", "steps=30"]))
     assert merged == Recipe(lr=2e-4, steps=30, clip=0.0, head="uper")
 
 
@@ -170,18 +171,18 @@ def read_back(recipe: Recipe) -> Recipe:
 
 def test_settings_without_a_value() -> None:
     with pytest.raises(UsageError, match=r"^A setting must read key=value: steps$"):
-        parse_settings(["steps"])
-    assert parse_settings(["a=b=c", " d = e "]) == {"a": "b=c", "d": "e"}
+        parse(["steps"])
+    assert parse(["a=b=c", " d = e "]) == {"a": "b=c", "d": "e"}
 
 
 def test_files_that_are_no_recipe(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"^Cannot read the recipe: .*none\.toml \(No such file or directory\)$"):
-        read(tmp_path / "none.toml")
+        read(tmp_path / "none.toml", Recipe())
     with pytest.raises(UsageError, match=r"^Cannot read the recipe: .* \(Is a directory\)$"):
-        read(tmp_path)
+        read(tmp_path, Recipe())
     for content in (b"steps = = 3", b"\xff\xfe", b"[model", b"steps = 1\nsteps = 2"):
         (tmp_path / "bad.toml").write_bytes(content)
         with pytest.raises(UsageError, match=r"^The recipe is no TOML: .*bad\.toml \("):
-            read(tmp_path / "bad.toml")
+            read(tmp_path / "bad.toml", Recipe())
     with pytest.raises(UsageError, match=r"^Unknown recipe key: model"):
-        read(write(tmp_path / "table.toml", "[model]\nsize = 'tiny'\n"))
+        read(write(tmp_path / "table.toml", "[model]\nsize = 'tiny'\n"), Recipe())

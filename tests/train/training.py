@@ -16,7 +16,8 @@ import numpy as np
 from dataset_trees import encode, put
 from numpy.typing import NDArray
 
-from edgeunip.train.recipe import Recipe, override
+from edgeunip.train.recipe import Recipe
+from edgeunip.train.settings import override
 from edgeunip.train.vit import ViTSize
 
 SHAPE = (64, 80)
