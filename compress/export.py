@@ -51,13 +51,14 @@ def export(
         say: told each stage.
 
     Raises:
-        UsageError: unknown target.
+        UsageError: unknown target, or the run is nothing for a camera: a linear probe, or trained on colour images.
         ExportError: the exported graph does not do what the model does.
         DataError: the data set or the calibration folder cannot be used.
         StorageError: the bundle cannot be written; an older one at ``out`` stays.
     """
     if target not in TARGETS:
         raise UsageError("Unknown target", where=target, remedy=near(target, TARGETS))
+    _require_deployable(run)
     model = run.model()
     pictures = Pictures(data, data.split("val"), run.recipe.agc_parameters())
     say(f"Converting {run.path.name} to {TARGETS[target]}, input {run.recipe.height}x{run.recipe.width}")
@@ -76,6 +77,15 @@ def export(
     manifest = _manifest(run, target, "int8" if int8 else "float32", accuracy, facts)
     files = {**_files(exported), bundle.GOLDEN: _golden(exported, run, pictures).to_bytes()}
     return bundle.save(out, manifest, files)
+
+
+def _require_deployable(run: Run) -> None:
+    if run.recipe.head == "linear":
+        why, remedy = "it is a linear probe, a measurement", "Train a model: edgeunip train --init ENCODER."
+        raise UsageError("The run cannot be exported", where=run.path, why=why, remedy=remedy)
+    if run.recipe.modality == "rgb":
+        why = "it was trained on colour images, and bundles are for cameras of one channel"
+        raise UsageError("The run cannot be exported", where=run.path, why=why)
 
 
 def _manifest(

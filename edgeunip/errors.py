@@ -55,6 +55,14 @@ class RunError(EdgeunipError):
     """A training run's folder is missing, incomplete or does not fit."""
 
 
+class WeightsError(EdgeunipError):
+    """A file of weights is damaged, in no known format, or does not fit a plain ViT."""
+
+
+class HubError(EdgeunipError):
+    """A model hub cannot give what was asked for."""
+
+
 class TrainingError(EdgeunipError):
     """Training cannot go on (a loss that is not finite, memory exhausted)."""
 

@@ -73,6 +73,19 @@ def decode_channels(data: bytes, path: Path) -> NDArray[np.generic]:
     Raises:
         DataError: the bytes are none of PNG, JPEG, TIFF and BMP, or truncated, or damaged.
     """
+    return _decode(data, path, cv2.IMREAD_UNCHANGED)
+
+
+def decode_luma(data: bytes, path: Path) -> NDArray[np.uint8]:
+    """Decode the luma plane of a JPEG file's bytes, shape (H, W): colour in it is never computed.
+
+    Raises:
+        DataError: as :func:`decode_channels`.
+    """
+    return _decode(data, path, cv2.IMREAD_GRAYSCALE).view(np.uint8)
+
+
+def _decode(data: bytes, path: Path, form: int) -> NDArray[np.generic]:
     if not data:
         raise DataError("The image is empty (0 bytes)", where=path)
     if not data.startswith(_MAGIC):  # OpenCV knows a dozen more formats; no thermal camera writes them
@@ -82,7 +95,7 @@ def decode_channels(data: bytes, path: Path) -> NDArray[np.generic]:
     if data.startswith(png.SIGNATURE) and not png.is_whole(data):
         raise DataError("The image cannot be decoded", where=path, why="damaged")
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), form | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
         raise DataError("The image cannot be decoded", where=path, why=error) from error
     if image is None:

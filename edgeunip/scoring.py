@@ -12,7 +12,6 @@ from edgeunip.train import run as runs
 from edgeunip.train.datasets import DataSet, open_data
 from edgeunip.train.evaluate import Mode, Score, evaluate
 from edgeunip.train.loader import Pictures
-from edgeunip.train.run import TorchModel
 
 
 def score(model: Path, data: str | None, *, splits: str | None, split: str, mode: Mode) -> dict[str, Any]:
@@ -53,12 +52,12 @@ def _bundle(path: Path, data: DataSet | None, split: str, mode: Mode) -> tuple[S
 
 def _run(path: Path, data: DataSet | None, split: str, mode: Mode) -> tuple[Score, str]:
     run = runs.open_run(path)
-    data = data or run.data()
-    _same_classes(data, run.classes.names)
-    model = runs.on_best_device(run.model())
-    pictures = Pictures(data, data.split(split), run.recipe.agc_parameters())
-    found = evaluate(TorchModel(model, run.recipe), pictures, size=run.size, mode=mode)
-    return found, f"torch {next(model.parameters()).device.type}"
+    if run.probes > 1:
+        raise UsageError(
+            f"The run holds {run.probes} probes", where=path, remedy="Their scores are in report/layers.json."
+        )
+    (found,) = runs.score(run, data or run.data(), split, mode=mode)
+    return found, f"torch {runs.best_device()}"
 
 
 def _same_classes(data: DataSet, names: tuple[str, ...]) -> None:

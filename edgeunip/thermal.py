@@ -326,11 +326,11 @@ class Agc:
 
 
 def fit(picture: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """Resize a picture (H, W) to (height, width) pixels: the one resize of training, calibration and stream.
+    """Resize a picture (H, W) or (H, W, 3) to (height, width) pixels: the one resize of training, calibration, stream.
 
     Shrinking averages (nothing aliases), growing interpolates. A picture of that size is returned as it is.
     """
-    if picture.shape == (height, width):
+    if picture.shape[:2] == (height, width):
         return picture
     shrinks = height <= picture.shape[0] and width <= picture.shape[1]
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR

@@ -14,6 +14,8 @@ EXIT_CODES = {
     errors.UsageError: 2,
     errors.DataError: 1,
     errors.RunError: 1,
+    errors.WeightsError: 1,
+    errors.HubError: 1,
     errors.TrainingError: 1,
     errors.BundleError: 1,
     errors.ExportError: 1,

@@ -21,6 +21,8 @@ WRITERS = {
     *("shutil.copytree", "os.rename", "os.replace", "os.link", "os.symlink", "torch.onnx.export"),
 }
 METHODS = {"write_text", "write_bytes", "symlink_to", "hardlink_to", "rename", "touch"}
+# The one module that reads weights published as a pickle; it must restrict what the pickle may hold.
+UNPICKLER = ROOT / "train" / "public" / "files.py"
 # Blocks whose files are put in place durably, or do not last.
 SHELTERS = {"durable.folder", "tempfile.TemporaryDirectory", "TemporaryDirectory", "tempfile.TemporaryFile"}
 
@@ -98,7 +100,7 @@ def forbidden_call(call: ast.Call) -> Iterator[tuple[int, str]]:
     given = {k.arg: k.value.value for k in call.keywords if isinstance(k.value, ast.Constant)}
     bare = isinstance(call.func, ast.Name) and name in ("eval", "exec", "compile", "__import__")
     if name == "torch.load" or name == "os.system" or bare:
-        yield call.lineno, f"calls {name}"
+        yield call.lineno, f"calls {name}" + (", restricted" if given.get("weights_only") is True else "")
     if given.get("weights_only") is False or given.get("allow_pickle") is True or given.get("shell") is True:
         yield call.lineno, f"{name} with {given}"
     if given.get("strict") is False and name != "zip":
@@ -144,6 +146,8 @@ def test_sources(file: Path) -> None:
     found = findings(file.read_text())
     if file.name == "durable.py" and file.parent.name == "edgeunip":
         found = [(line, what) for line, what in found if "outside edgeunip.durable" not in what]
+    if file == UNPICKLER:
+        found = [(line, what) for line, what in found if what != "calls torch.load, restricted"]
     assert not found, "\n".join(f"{file.relative_to(ROOT)}:{line}: {what}" for line, what in found)
 
 

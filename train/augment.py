@@ -38,17 +38,17 @@ class Augmentation:
     def __call__(
         self, picture: Picture, label: Picture, rng: np.random.Generator
     ) -> tuple[NDArray[np.float32], Picture]:
-        """Return a view of a picture and its labels (both uint8, same shape).
+        """Return a view of a picture, uint8 [H, W] or [H, W, 3], and its labels, uint8 [H, W].
 
         Returns:
-            The normalised picture, float32 [1, h, w], and the labels, uint8 [h, w], of the crop's size.
+            The normalised picture, float32 [channels, h, w], and the labels, uint8 [h, w], of the crop's size.
         """
         picture, label = self._scale(picture, label, rng)
         picture, label = self._crop(picture, label, rng)
         if rng.random() < 0.5:
             picture, label = picture[:, ::-1], label[:, ::-1]
         normalised = (self._distort(picture, rng) - self.recipe.mean) / self.recipe.std
-        return self._pad(normalised.astype(np.float32), 0.0)[None], self._pad(label, self.ignore)
+        return planes(self._pad(normalised.astype(np.float32), 0.0)), self._pad(label, self.ignore)
 
     def _scale(self, picture: Picture, label: Picture, rng: np.random.Generator) -> tuple[Picture, Picture]:
         factor = rng.uniform(self.recipe.scale_min, self.recipe.scale_max)
@@ -81,7 +81,7 @@ class Augmentation:
         return min(max(corner[0], 0), limits[0]), min(max(corner[1], 0), limits[1])
 
     def _distort(self, picture: Picture, rng: np.random.Generator) -> NDArray[np.float32]:
-        """Shift the brightness and change the contrast, each for half of the pictures (gray has no hue).
+        """Shift the brightness and change the contrast, each for half of the pictures; of all channels alike.
 
         Each saturates at 0 and 255, as in the reference: the model sees no gray level that a camera cannot give it.
         """
@@ -95,10 +95,15 @@ class Augmentation:
         return values
 
     def _pad(self, array: NDArray[Pixel], value: float) -> NDArray[Pixel]:
-        missing = [(0, want - have) for have, want in zip(array.shape, self.crop, strict=True)]
-        if not any(after for _, after in missing):
-            return np.ascontiguousarray(array)
-        return np.pad(array, missing, constant_values=value)
+        rows, columns = (want - have for have, want in zip(array.shape[:2], self.crop, strict=True))
+        if not (rows or columns):
+            return array
+        return np.pad(array, [(0, rows), (0, columns), (0, 0)][: array.ndim], constant_values=value)
+
+
+def planes(picture: NDArray[Pixel]) -> NDArray[Pixel]:
+    """Lay a picture [H, W] or [H, W, channels] out as planes [channels, H, W], contiguous."""
+    return np.ascontiguousarray(np.atleast_3d(picture).transpose(2, 0, 1))
 
 
 def _largest_share(label: Picture, ignore: int) -> float:

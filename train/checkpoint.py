@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from edgeunip import durable
 from edgeunip.errors import RunError, storage_error
 
+FOLDER = "checkpoints"  # of a run
 _NAME = re.compile(r"step-(\d+)-([0-9a-f]{64})\.safetensors")
 
 
@@ -49,6 +50,11 @@ def save(folder: Path, state: State, step: int) -> None:
     for path in _newest_first(folder):
         if path.name not in (name, *before[:1]):
             _unlink(path)
+
+
+def exists(folder: Path) -> bool:
+    """Tell whether a run has a checkpoint, whole or not."""
+    return bool(_newest_first(folder))
 
 
 def restore(folder: Path, state: State) -> tuple[int, list[str]]:
@@ -108,7 +114,7 @@ def _load(state: State, tensors: dict[str, Tensor], path: Path) -> None:
     for name, parameter in _named(state.optimizer):
         prefix = f"optimizer/{name}/"
         moments = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-        if not moments:
+        if not moments and _step(path):
             raise RunError("The checkpoint holds no optimiser state", where=f"{path}: {name}")
         # The fused optimiser of a GPU wants its step count there too.
         state.optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in moments.items()}

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeunip import images
 from edgeunip.classes import Classes
-from edgeunip.errors import DataError, near
+from edgeunip.errors import DataError, UsageError, near
 from edgeunip.thermal import Counts, Radiometry
 from edgeunip.train import labels, layouts
-from edgeunip.train.layouts import Sample
+from edgeunip.train.layouts import Modality, Sample
 
 __all__ = ["DataSet", "Sample", "open_data"]
 
@@ -63,6 +64,7 @@ class DataSet:
         channel: the channel of an RGBA image file that holds thermal; None where files have one channel.
         location: ``source`` with an absolute path, which opens the same set from any folder.
         lists: the sub-folder of the split lists, as given to :func:`open_data`.
+        modality: what the images are taken for: ``rgb`` has three channels, ``thermal`` and ``depth`` one.
     """
 
     source: str
@@ -73,6 +75,17 @@ class DataSet:
     channel: int | None = None
     location: str = ""
     lists: str | None = None
+    modality: Modality = "thermal"
+
+    def seen_as(self, modality: str) -> DataSet:
+        """Return the same data set with its images taken for another modality.
+
+        Raises:
+            UsageError: there is no such modality.
+        """
+        if modality not in get_args(Modality):
+            raise UsageError("Unknown modality", where=modality, remedy=near(modality, get_args(Modality)))
+        return replace(self, modality=cast(Modality, modality))
 
     def split(self, name: str) -> tuple[Sample, ...]:
         """Return the samples of a split.
@@ -87,8 +100,10 @@ class DataSet:
     def read_image(self, sample: Sample) -> Counts:
         """Read the counts of a sample, uint8 or uint16 as stored, shape (H, W).
 
+        With modality ``rgb`` read its colours, uint8 (H, W, 3), red green blue; a gray file gives three equal channels.
+
         Raises:
-            DataError: the file is missing, damaged, in colour, or of another depth.
+            DataError: the file is missing, damaged, of another depth, or in colour where one channel is wanted.
         """
         return self.decode_image(images.read_bytes(sample.image), sample.image)
 
@@ -107,6 +122,8 @@ class DataSet:
 
     def decode_image(self, data: bytes, path: Path) -> Counts:
         """Decode an image file's bytes as :meth:`read_image` does; ``path`` is for the message."""
+        if self.modality == "rgb":
+            return _colour(data, path)
         if self.channel is None:
             return images.parse(data, path)[0]
         return _channel(data, path, self.channel)
@@ -137,6 +154,14 @@ class DataSet:
                 content = hashlib.sha256(images.read_bytes(path, noun)).hexdigest()
                 digest.update(f"{noun}\0{sample.stem}\0{path.suffix}\0{content}\n".encode(errors="surrogateescape"))
         return digest.hexdigest()
+
+
+def _colour(data: bytes, path: Path) -> NDArray[np.uint8]:
+    image = images.decode_channels(data, path)
+    if image.dtype != np.uint8:
+        raise DataError(f"The colour image holds {image.dtype}; 8 bits a channel are read", where=path)
+    blue_green_red = np.atleast_3d(image.view(np.uint8))[..., :3]
+    return np.ascontiguousarray(np.broadcast_to(blue_green_red[..., ::-1], (*image.shape[:2], 3)))
 
 
 def _channel(data: bytes, path: Path, channel: int) -> Counts:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
+from timm.layers.patch_embed import PatchEmbed
+from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -53,13 +54,16 @@ class Encoder:
 
 
 def require_plain(vit: nn.Module, name: str) -> None:
-    """Refuse what is no plain ViT: blocks that add positions to queries and keys, windows, gates.
+    """Refuse what is no plain ViT: positions added to queries and keys, norms after the attention, another stem.
 
     Raises:
         UsageError: the model's attention is not softmax(q k^T) v over all tokens from one ``qkv`` layer.
     """
-    ok = isinstance(vit, VisionTransformer) and all(
-        hasattr(block, "norm1") and type(getattr(block, "attn", None)).__name__ == "Attention" for block in blocks(vit)
+    ok = (
+        isinstance(vit, VisionTransformer)
+        and type(vit.patch_embed) is PatchEmbed
+        and getattr(vit, "dist_token", None) is None
+        and all(type(block) is Block and type(block.attn).__name__ == "Attention" for block in blocks(vit))
     )
     if not ok:
         remedy = "Name a plain ViT (vit_*, deit_*, deit3_*)."
@@ -139,5 +143,6 @@ def fold_to_gray(vit: VisionTransformer) -> None:
         return
     folded = nn.Conv2d(1, projection.out_channels, projection.kernel_size, projection.stride)
     folded.weight.copy_(projection.weight.double().sum(dim=1, keepdim=True))
+    folded.weight.requires_grad_(projection.weight.requires_grad)
     folded.bias = projection.bias
     vit.patch_embed.proj = folded

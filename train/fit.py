@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import lightning_fabric
@@ -14,27 +13,35 @@ import torch
 from torch import Tensor
 
 from edgeunip import durable
-from edgeunip.errors import RunError, UsageError
-from edgeunip.train import check, report
+from edgeunip.errors import RunError
+from edgeunip.train import check, checkpoint, init, layerwise, report
 from edgeunip.train import run as runs
 from edgeunip.train.augment import Augmentation
 from edgeunip.train.checkpoint import State
 from edgeunip.train.datasets import DataSet
-from edgeunip.train.evaluate import Score, evaluate
+from edgeunip.train.encoder import Encoder
+from edgeunip.train.evaluate import Score, evaluate_probes
 from edgeunip.train.launch import launch, one_rank_first, owned
 from edgeunip.train.loader import CACHE_BYTES, Batches, Draw, Pictures, loader
 from edgeunip.train.loop import Loop, memory_told
 from edgeunip.train.optim import parameter_groups, poly_lr
 from edgeunip.train.recipe import Recipe
+from edgeunip.train.resolve import differences, resolve
 from edgeunip.train.run import Run, TorchModel
 from edgeunip.train.segmentor import SegmentationTask
-from edgeunip.train.vit import PATCH, SIZES
+from edgeunip.train.vit import SIZES
 
 
-def train(recipe: Recipe, data: DataSet, out: Path | None = None) -> Run:
+def train(recipe: Recipe, data: DataSet, out: Path | None = None, *, start: Encoder | None = None) -> Run:
     """Train a model on ``data`` and leave the run in the folder ``out`` (by default a new one in ``runs/``).
 
     Every image of the train and val splits is checked first, so that no bad file can end the run later.
+
+    Args:
+        recipe: its values of 0 are filled in from the data, its ``auto`` from the encoder it starts from.
+        data: what is trained on.
+        out: the run's folder.
+        start: the encoder ``recipe.init`` names, where it is open already.
 
     Raises:
         DataError: the data set has a defect.
@@ -44,9 +51,11 @@ def train(recipe: Recipe, data: DataSet, out: Path | None = None) -> Run:
         StorageError: something cannot be written; checkpoints already written stay.
     """
     fabric = launch(recipe)
+    data = data.seen_as(recipe.modality)
     with one_rank_first(fabric):
+        start = start or init.open_start(recipe, fabric.print)
         sound = check.require_sound(data, ["train", "val"])
-    recipe = resolve(recipe, data)
+    recipe = resolve(recipe, data, start)
     out = fabric.broadcast(out or _new_folder(recipe, data))
     with owned(fabric, out):
         if fabric.global_rank == 0:
@@ -54,9 +63,9 @@ def train(recipe: Recipe, data: DataSet, out: Path | None = None) -> Run:
                 "fingerprints": {name: data.fingerprint(name) for name in ("train", "val")},
                 "class_pixels": {name: dict(pixels) for name, pixels in sound.class_pixels.items()},
             }
-            runs.create(out, recipe, data, facts)
+            runs.create(out, recipe, data, facts, init=start.origin if start else None)
         fabric.barrier()
-        return Trainer(fabric, runs.open_run(out), data).fit()
+        return Trainer(fabric, runs.open_run(out), data, start).fit()
 
 
 def resume(path: Path, data: DataSet | None = None) -> Run:
@@ -70,48 +79,36 @@ def resume(path: Path, data: DataSet | None = None) -> Run:
         RunError: the folder is no run, or the data are not those it was started with.
     """
     run = runs.open_run(path)
-    data = data or run.data()
+    data = (data or run.data()).seen_as(run.recipe.modality)
     fabric = launch(run.recipe)
     expected = run.provenance["data"]["fingerprints"]
     for name, fingerprint in expected.items():
         if data.fingerprint(name) != fingerprint:
             raise RunError(f"The {name} split has changed since the run was started", where=data.source)
+    # A run that was stopped before its start was saved as a checkpoint needs the encoder once more.
+    start = None if checkpoint.exists(path / checkpoint.FOLDER) else init.open_start(run.recipe, fabric.print)
     with owned(fabric, path):
-        return Trainer(fabric, run, data).fit()
+        return Trainer(fabric, run, data, start).fit()
 
 
-def resolve(recipe: Recipe, data: DataSet) -> Recipe:
-    """Fill in the values a recipe leaves to the data (0): input size, crop size, heads of the last block.
+def ensure(recipe: Recipe, data: DataSet, out: Path) -> Run:
+    """Return the finished run of a recipe in the folder ``out``: trained now, gone on with, or found there.
 
     Raises:
-        UsageError: no model can be built or trained with the values.
+        RunError: the folder holds a run of another recipe or on other data.
     """
-    shape = data.read_image(data.split("train")[0]).shape
-    height, width = (
-        given or max(PATCH, round(have / PATCH) * PATCH)
-        for given, have in zip((recipe.height, recipe.width), shape, strict=True)
-    )
-    resolved = replace(
-        recipe,
-        height=height,
-        width=width,
-        crop_height=recipe.crop_height or height,
-        crop_width=recipe.crop_width or width,
-        last_heads=recipe.last_heads or SIZES[recipe.size].last_heads,
-    )
-    _require_buildable(resolved)
-    return resolved
-
-
-def _require_buildable(recipe: Recipe) -> None:
-    dim = SIZES[recipe.size].dim
-    if dim % recipe.last_heads:
-        raise UsageError(f"{recipe.last_heads} last_heads do not divide the width {dim} of the {recipe.size} model")
-    smallest = min(recipe.height, recipe.width, recipe.crop_height, recipe.crop_width)
-    if recipe.head == "uper" and smallest < 2 * PATCH:
-        raise UsageError(f"The uper head needs inputs and crops of {2 * PATCH} pixels or more, not {smallest}")
-    if recipe.head == "uper" and recipe.batch < 2:
-        raise UsageError("The uper head needs a batch of 2 or more: it normalises one value a picture")
+    if not (out / runs.RECIPE).exists():
+        return train(recipe, data, out)
+    run = runs.open_run(out)
+    trained_on = run.provenance["data"]
+    differing = differences(recipe, run.recipe)
+    if (data.location, data.lists) != (trained_on["source"], trained_on["lists"]):
+        differing.append(f"it is on {trained_on['source']}, not {data.location}")
+    if differing:
+        raise RunError(
+            "The folder holds another run", where=out, why="; ".join(differing), remedy="Name another --out."
+        )
+    return run if (out / runs.WEIGHTS).is_file() else resume(out, data)
 
 
 def class_weights(pixels: list[int], balance: float) -> Tensor:
@@ -129,10 +126,12 @@ def _new_folder(recipe: Recipe, data: DataSet) -> Path:
 class Trainer:
     """One rank's view of a run: model, optimiser, data, log."""
 
-    def __init__(self, fabric: lightning_fabric.Fabric, run: Run, data: DataSet) -> None:
+    def __init__(self, fabric: lightning_fabric.Fabric, run: Run, data: DataSet, start: Encoder | None = None) -> None:
         self.fabric, self.run, self.recipe = fabric, run, run.recipe
         torch.manual_seed(self.recipe.seed)
         self.model = runs.build_model(self.recipe, run.classes)
+        if start:
+            init.load(self.model.backbone, start)
         groups = parameter_groups(
             self.model,
             SIZES[self.recipe.size].depth,
@@ -145,6 +144,9 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(groups, lr=self.recipe.lr, fused=fabric.device.type == "cuda")
         self.task, self.stepper = fabric.setup(task, self.optimizer)
         state = State(self.model, self.optimizer, torch.zeros(2, dtype=torch.float64, device=fabric.device))
+        if start and fabric.global_rank == 0:
+            checkpoint.save(run.path / checkpoint.FOLDER, state, 0)  # a resume shall not need the encoder again
+        fabric.barrier()
         agc = self.recipe.agc_parameters()
         share = CACHE_BYTES // max(1, self._workers())
         self.train_pictures = Pictures(data, data.split("train"), agc, cache=share)
@@ -203,21 +205,26 @@ class Trainer:
         self.stepper.zero_grad()
         self.loop.count(loss)
 
-    def _evaluate(self, done: int) -> Score | None:
+    def _evaluate(self, done: int) -> tuple[Score, ...]:
         """Score the val split on rank 0."""
         if self.fabric.global_rank:
-            return None
+            return ()
         started = time.monotonic()
         self.model.eval()
-        score = evaluate(TorchModel(self.model, self.recipe), self.val_pictures, size=self.run.size)
+        predict = TorchModel(self.model, self.recipe)
+        scores = evaluate_probes(predict, self.val_pictures, size=self.run.size, probes=self.run.probes)
         self.model.train()
-        told = f"val mIoU {100 * score.miou:.1f}, accuracy {100 * score.accuracy:.1f}"
-        self.loop.log.score(done, score.to_json(), told, took_s=time.monotonic() - started)
-        return score
+        best = max(scores, key=lambda score: score.miou)
+        told = f"val mIoU {100 * best.miou:.1f}, accuracy {100 * best.accuracy:.1f}"
+        told += f" (best of {len(scores)} probes)" if len(scores) > 1 else ""
+        self.loop.log.score(done, best.to_json(), told, took_s=time.monotonic() - started)
+        return scores
 
-    def _finish(self, score: Score | None) -> None:
+    def _finish(self, scores: tuple[Score, ...]) -> None:
         weights = {name: value.contiguous().cpu() for name, value in self.model.state_dict().items()}
         durable.write_bytes(self.run.path / runs.WEIGHTS, safetensors.torch.save(weights))
-        if score is not None:
-            self.model.eval()
-            report.write(self.run, score, TorchModel(self.model, self.recipe), self.val_pictures)
+        self.model.eval()
+        if len(scores) > 1:
+            layerwise.write(self.run, {"val": scores})
+        else:
+            report.write(self.run, scores[0], TorchModel(self.model, self.recipe), self.val_pictures)

@@ -75,7 +75,7 @@ def inspect(data: DataSet, sample: Sample) -> Finding:
         finding.digest = hashlib.sha256(content).hexdigest()
         counts = _decode(data.decode_image, content, sample.image, "image", finding)
         if counts is not None:
-            finding.image = counts.shape, counts.dtype.itemsize * 8
+            finding.image = counts.shape[:2], counts.dtype.itemsize * 8
     content = _read(sample.label, "mask", finding)
     if content is not None:
         label = _decode(labels.decode, content, sample.label, "mask", finding)

@@ -15,6 +15,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from edgeunip import images
 from edgeunip.classes import Classes
@@ -22,6 +23,7 @@ from edgeunip.errors import DataError, EdgeunipError
 from edgeunip.thermal import Radiometry, radiometry_from_json
 from edgeunip.train import labels
 
+Modality = Literal["thermal", "depth", "rgb"]
 SPLITS = ("train", "val", "test")
 UNKNOWN = 254  # what a raw label that stands for no class is mapped to: no class index, and not "ignore" either
 
@@ -195,7 +197,7 @@ def _listed(tree: _Tree, root: Path, splits: str | None, ending: str = "") -> Sp
         candidates = [place / f"{name}{end}.txt" for place in places for end in dict.fromkeys((ending, ""))]
         path = next((path for path in candidates if path.exists()), None)
         if path is not None:
-            found[name] = tuple(tree.sample(line) for line in parse_list(_read_text(path)))
+            found[name] = tuple(tree.sample(line) for line in parse_list(read_text(path)))
     if not found:
         raise DataError("No split list", where=places[0], remedy=_other_lists(root))
     return found
@@ -229,7 +231,12 @@ def _hold_out(splits: Splits) -> Splits:
     return {"train": train, "val": val, **{name: splits[name] for name in splits if name != "train"}}
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Read a small text file in UTF-8, a byte-order mark left out.
+
+    Raises:
+        DataError: it is missing, unreadable or in another encoding.
+    """
     try:
         return images.read_bytes(path, "file").decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -237,7 +244,7 @@ def _read_text(path: Path) -> str:
 
 
 def _read_classes(path: Path) -> tuple[Classes, Radiometry | None]:
-    text = _read_text(path)
+    text = read_text(path)
     try:
         value = json.loads(text)
         return Classes.from_json(value), radiometry_from_json(value.get("radiometry"))

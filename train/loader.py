@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, Protocol, TypeVar
 
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -33,13 +35,14 @@ class Pictures:
         return len(self.samples)
 
     def read(self, index: int) -> tuple[Picture, Picture]:
-        """Return (picture, labels) from disk, both uint8 [H, W]."""
+        """Return (picture, labels) from disk, uint8 [H, W] both; a colour picture is [H, W, 3], as it is stored."""
         sample = self.samples[index]
-        picture = self.agc.picture(self.data.read_image(sample), self.data.radiometry)
+        image = self.data.read_image(sample)
+        picture = image.view(np.uint8) if image.ndim == 3 else self.agc.picture(image, self.data.radiometry)
         return picture, self.data.read_label(sample)
 
     def __getitem__(self, index: int) -> tuple[Picture, Picture]:
-        """Return (picture, labels), both uint8 [H, W]."""
+        """Return (picture, labels) as :meth:`read` does."""
         if index in self._kept:
             return self._kept[index]
         pair = self.read(index)
@@ -66,16 +69,21 @@ class Draw:
     def __call__(self, step: int) -> list[int]:
         """Return the sample indices of a step (0-based), in batch order."""
         positions = range(step * self.batch, (step + 1) * self.batch)
-        epochs = {position // self.count for position in positions}
-        orders = {epoch: np.random.default_rng((self.seed, 1, epoch)).permutation(self.count) for epoch in epochs}
-        return [int(orders[position // self.count][position % self.count]) for position in positions]
+        return [int(_order(self.seed, at // self.count, self.count)[at % self.count]) for at in positions]
+
+
+@lru_cache(maxsize=2)  # a step takes from one epoch or two, and a corpus of a million is slow to permute
+def _order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
+    order = np.random.default_rng((seed, 1, epoch)).permutation(count)
+    order.setflags(write=False)
+    return order
 
 
 Batch = tuple[Tensor, Tensor]
 
 
 class Batches(Dataset[Batch]):
-    """Item ``i`` is this rank's share of step ``first + i``: images [b, 1, h, w] float32, labels [b, h, w] int64."""
+    """Item ``i`` is this rank's share of step ``first + i``: images [b, c, h, w] float32, labels [b, h, w] int64."""
 
     def __init__(
         self, pictures: Pictures, augment: Augmentation, draw: Draw, *, first: int, last: int, rank: int, ranks: int
@@ -99,7 +107,19 @@ class Batches(Dataset[Batch]):
         return images, torch.from_numpy(np.stack([label for _, label in views]).astype(np.int64))
 
 
-def loader(batches: Batches, *, workers: int, pin: bool) -> Iterator[Batch]:
+Item = TypeVar("Item")
+Item_co = TypeVar("Item_co", covariant=True)
+
+
+class Items(Protocol[Item_co]):
+    """What :func:`loader` walks through: as long as it says, each item a function of its number."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, item: int, /) -> Item_co: ...
+
+
+def loader(batches: Items[Item], *, workers: int, pin: bool) -> Iterator[Item]:
     """Walk through ``batches`` in order, ahead of the training step where ``workers`` processes help.
 
     Raises:
@@ -127,16 +147,16 @@ def workers_watched() -> Iterator[None]:
         raise TrainingError("A loader process died", why=error, remedy=remedy) from error
 
 
-class _Told(Dataset[Batch | EdgeunipError]):
+class _Told(Dataset[Item | EdgeunipError]):
     """Hands an error over as an item: torch would raise it in the main process as a whole traceback."""
 
-    def __init__(self, batches: Batches) -> None:
+    def __init__(self, batches: Items[Item]) -> None:
         self.batches = batches
 
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __getitem__(self, item: int) -> Batch | EdgeunipError:
+    def __getitem__(self, item: int) -> Item | EdgeunipError:
         try:
             return self.batches[item]
         except EdgeunipError as error:

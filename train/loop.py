@@ -53,7 +53,7 @@ class Loop:
     @contextmanager
     def started(self) -> Iterator[int]:
         """Restore the newest whole checkpoint and open the log; yield the number of steps done."""
-        first, damaged = checkpoint.restore(self.folder / "checkpoints", self.state)
+        first, damaged = checkpoint.restore(self.folder / checkpoint.FOLDER, self.state)
         for line in damaged:
             self.fabric.print(line)
         self.log = Log(self.folder, first=first, steps=self.steps, on=self.fabric.global_rank == 0)
@@ -99,7 +99,7 @@ class Loop:
         self.require_finite(done)
         self.state.loss.copy_(self._loss_of_all_ranks())
         if self.fabric.global_rank == 0:
-            checkpoint.save(self.folder / "checkpoints", self.state, done)
+            checkpoint.save(self.folder / checkpoint.FOLDER, self.state, done)
         self.fabric.barrier()
 
     def _log_loss(self, done: int) -> None:

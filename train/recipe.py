@@ -8,10 +8,11 @@ from typing import Literal
 import tomli_w
 
 from edgeunip.thermal import Agc, Mode
+from edgeunip.train.layouts import Modality
 from edgeunip.train.settings import refuse, require_kinds
 
-SizeName = Literal["tiny", "small", "base", "large"]
-HeadName = Literal["light", "uper"]
+SizeName = Literal["auto", "tiny", "small", "base", "large"]
+HeadName = Literal["light", "uper", "linear"]
 
 
 @dataclass(frozen=True)
@@ -19,16 +20,19 @@ class Recipe:
     """Everything that decides what a run learns. Defaults train from scratch; gray levels are 0..255."""
 
     # model
-    size: SizeName = "tiny"
-    head: HeadName = "light"
-    last_heads: int = 0  # heads of the last block; 0 = as UNIP distilled this size
+    size: SizeName = "auto"  # auto = as init, tiny without
+    head: HeadName = "light"  # linear: probes on the frozen backbone
+    init: str = ""  # the pre-trained encoder it starts from, a name, file or run; empty = from scratch
+    layers: str = ""  # the linear head reads, counted from 1: "4,6,8,12", or all: a probe each; empty = the reference's
+    last_heads: int = 0  # heads of the last block; 0 = as init, without as UNIP distilled this size
     drop_path: float = 0.1  # rate at the last block, rising from 0 at the first
     dropout: float = 0.1  # of whole channels before the classifier
     # picture
+    modality: Modality = "thermal"  # depth: one channel, as thermal; rgb: three, no AGC
     height: int = 0  # of the model's input, pixels, a multiple of 16; 0 = as the data
     width: int = 0
     agc: Mode = "percentile"
-    mean: float = 96.9255  # normalisation of the picture (UNIP, SODA's statistics)
+    mean: float = 96.9255  # normalisation of the picture, of every channel alike (UNIP, SODA's statistics)
     std: float = 47.8976
     # augmentation
     crop_height: int = 0  # of a training crop, pixels, a multiple of 16; 0 = the model's input
@@ -78,6 +82,8 @@ class Recipe:
             refuse("scale_max", self.scale_max, "It must not be below scale_min.")
         if not 0 < self.layer_decay <= 1:
             refuse("layer_decay", self.layer_decay, "Give a factor above 0 and up to 1.")
+        if self.layers and self.head != "linear":
+            refuse("layers", self.layers, "It is the linear head's; leave it out, or take head = linear.")
 
     def agc_parameters(self) -> Agc:
         """Return the AGC the run's pictures are made with."""

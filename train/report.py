@@ -38,23 +38,27 @@ def predictions(predict: Predict, pictures: Pictures, size: tuple[int, int]) -> 
         picture, label = thermal.fit(picture, *size), _nearest(label, size)
         guess = _nearest(predict(picture).argmax(0).astype(np.uint8), size)
         guess[label == pictures.data.classes.ignore] = pictures.data.classes.ignore
-        gray = np.repeat(picture[..., None], 3, axis=2)
-        views = [gray, *(tint(picture, ids, pictures.data.classes) for ids in (label, guess))]
+        views = [_colours(picture), *(tint(picture, ids, pictures.data.classes) for ids in (label, guess))]
         rows.append(np.concatenate(views, axis=1))
     return np.concatenate(rows, axis=0)
 
 
 def tint(picture: Picture, ids: Picture, classes: Classes) -> NDArray[np.uint8]:
-    """Lay the class colours over a picture [H, W], half transparent; class 0 and ignored pixels stay gray; RGB."""
-    gray = np.repeat(picture[..., None], 3, axis=2)
+    """Lay the class colours over a picture, half transparent; class 0 and ignored pixels stay as they are; RGB."""
+    plain = _colours(picture)
     colour = classes.palette()[ids]
     shown = ((ids != 0) & (ids != classes.ignore))[..., None]
-    return np.where(shown, gray // 2 + colour // 2, gray).astype(np.uint8)
+    return np.where(shown, plain // 2 + colour // 2, plain).astype(np.uint8)
 
 
 def png(picture: NDArray[np.uint8]) -> bytes:
     """Encode an RGB picture."""
     return cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes()
+
+
+def _colours(picture: Picture) -> NDArray[np.uint8]:
+    """Return a picture [H, W] or [H, W, 3] as RGB."""
+    return np.broadcast_to(np.atleast_3d(picture), (*picture.shape[:2], 3))
 
 
 def _nearest(ids: Picture, size: tuple[int, int]) -> Picture:
@@ -71,7 +75,7 @@ def _curves(path: Path) -> bytes:
     left.set(title="training loss", xlabel="step")
     right.plot([line["step"] for line in scores], [100 * line["val"]["miou"] for line in scores], marker="o")
     right.set(title="val mIoU, %", xlabel="step")
-    return _encode(figure)
+    return encode(figure)
 
 
 def _confusion(score: Score) -> bytes:
@@ -89,10 +93,11 @@ def _confusion(score: Score) -> bytes:
             shade = "black" if share[row, column] > 0.6 else "white"
             text = f"{100 * share[row, column]:.0f}"
             axes.text(column, row, text, ha="center", va="center", color=shade, fontsize=8)
-    return _encode(figure)
+    return encode(figure)
 
 
-def _encode(figure: Figure) -> bytes:
+def encode(figure: Figure) -> bytes:
+    """Draw a figure as PNG."""
     buffer = io.BytesIO()
     figure.tight_layout()
     figure.savefig(buffer, format="png", dpi=110)

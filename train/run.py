@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,15 @@ from numpy.typing import NDArray
 
 from edgeunip import __version__, durable
 from edgeunip.classes import Classes
-from edgeunip.errors import RunError
+from edgeunip.errors import RunError, UsageError
 from edgeunip.thermal import Radiometry, radiometry_from_json, radiometry_to_json
 from edgeunip.train import checkpoint, segmentor, settings
+from edgeunip.train.augment import planes
 from edgeunip.train.datasets import DataSet, open_data
+from edgeunip.train.encoder import Origin
+from edgeunip.train.evaluate import Mode, Score, evaluate_probes
+from edgeunip.train.linear import parse_layers
+from edgeunip.train.loader import Pictures
 from edgeunip.train.recipe import Recipe
 from edgeunip.train.vit import PATCH, SIZES, Backbone
 
@@ -59,7 +64,14 @@ class Run:
         Raises:
             DataError: it is no longer where it was.
         """
-        return open_data(self.provenance["data"]["source"], splits=self.provenance["data"]["lists"])
+        data = open_data(self.provenance["data"]["source"], splits=self.provenance["data"]["lists"])
+        return data.seen_as(self.recipe.modality)
+
+    @property
+    def probes(self) -> int:
+        """Segmentations the model gives at once: those of a layer-wise probe, else 1."""
+        recipe = self.recipe
+        return len(parse_layers(recipe.layers, SIZES[recipe.size].depth)) if recipe.head == "linear" else 1
 
     def model(self) -> segmentor.Segmentor:
         """Read the trained model, in eval mode.
@@ -78,7 +90,7 @@ class Run:
 
 
 class TorchModel:
-    """A model as the metric and the exporter call it: AGC picture in, logits out (``evaluate.Predict``)."""
+    """A model as the metric and the exporter call it: picture in, logits out (``evaluate.Predict``)."""
 
     def __init__(self, model: segmentor.Segmentor, recipe: Recipe) -> None:
         self.model, self.recipe = model, recipe
@@ -86,16 +98,16 @@ class TorchModel:
 
     @torch.inference_mode()
     def __call__(self, picture: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Map an AGC picture, uint8 [H, W], to logits, float32 [classes, H/4, W/4]."""
-        image = torch.from_numpy(picture).to(self.device, torch.float32)[None, None]
+        """Map a picture, uint8 [H, W] or [H, W, 3], to logits, float32 [classes, h, w]; of several probes in turn."""
+        image = torch.from_numpy(planes(picture)).to(self.device, torch.float32)[None]
         logits = self.model((image - self.recipe.mean) / self.recipe.std)
         result: NDArray[np.float32] = logits[0].float().cpu().numpy()
         return result
 
 
-def on_best_device(model: segmentor.Segmentor) -> segmentor.Segmentor:
-    """Move a model to the GPU where there is one."""
-    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+def best_device() -> str:
+    """Return the kind of device a model runs on here: ``cuda`` where there is a GPU, else ``cpu``."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def build_model(recipe: Recipe, classes: Classes) -> segmentor.Segmentor:
@@ -104,11 +116,27 @@ def build_model(recipe: Recipe, classes: Classes) -> segmentor.Segmentor:
     size = SIZES[recipe.size]
     if recipe.last_heads:
         size = type(size)(size.dim, size.depth, size.heads, recipe.last_heads)
-    backbone = Backbone(size, grid, drop_path=recipe.drop_path)
-    return segmentor.build(backbone, recipe.head, len(classes), dropout=recipe.dropout)
+    backbone = Backbone(size, grid, channels=3 if recipe.modality == "rgb" else 1, drop_path=recipe.drop_path)
+    return segmentor.build(backbone, recipe.head, len(classes), dropout=recipe.dropout, layers=recipe.layers)
 
 
-def create(path: Path, recipe: Recipe, data: DataSet, facts: dict[str, Any]) -> Run:
+def score(run: Run, data: DataSet, split: str, *, mode: Mode = "whole") -> tuple[Score, ...]:
+    """Score a finished run's model over a split, on the GPU where there is one; one score a probe.
+
+    Raises:
+        RunError: the run has not ended.
+        DataError: the data set has no such split.
+        UsageError: it has other classes.
+    """
+    if data.classes.names != run.classes.names:
+        has, knows = ", ".join(data.classes.names), ", ".join(run.classes.names)
+        raise UsageError(f"The data set has the classes {has}; the model knows {knows}", where=data.source)
+    model = run.model().to(best_device())
+    pictures = Pictures(data.seen_as(run.recipe.modality), data.split(split), run.recipe.agc_parameters())
+    return evaluate_probes(TorchModel(model, run.recipe), pictures, size=run.size, mode=mode, probes=run.probes)
+
+
+def create(path: Path, recipe: Recipe, data: DataSet, facts: dict[str, Any], *, init: Origin | None = None) -> Run:
     """Make a new run folder and point ``latest`` beside it to it.
 
     Args:
@@ -116,28 +144,35 @@ def create(path: Path, recipe: Recipe, data: DataSet, facts: dict[str, Any]) -> 
         recipe: resolved.
         data: what it trains on.
         facts: added to the provenance (data hashes, class pixels, ..).
+        init: where the encoder it starts from comes from.
+
+    Raises:
+        RunError: the folder holds a run already.
+    """
+    about = {
+        "data": {"source": data.location, "lists": data.lists, "classes": data.classes.to_json(), **facts},
+        "radiometry": radiometry_to_json(data.radiometry),
+        "init": asdict(init) if init else None,
+    }
+    write_start(path, recipe.to_toml(), about)
+    place = path.resolve()
+    durable.link(place.name, place.parent / "latest")
+    return open_run(path)
+
+
+def write_start(path: Path, recipe: str, about: dict[str, Any]) -> None:
+    """Make a run's folder: its recipe, TOML, and its provenance: ``about``, versions, machine, command and time.
 
     Raises:
         RunError: the folder holds a run already.
     """
     if (path / RECIPE).exists():
-        raise RunError(
-            "The folder holds a run already", where=path, remedy="Go on with --resume, or name another --out."
-        )
-    provenance = {
-        "data": {"source": data.location, "lists": data.lists, "classes": data.classes.to_json(), **facts},
-        "radiometry": radiometry_to_json(data.radiometry),
-        "versions": versions(),
-        "machine": machine(),
-        "command": sys.argv,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }
+        remedy = "Go on with --resume, or name another --out."
+        raise RunError("The folder holds a run already", where=path, remedy=remedy)
+    here = {"versions": versions(), "machine": machine(), "command": sys.argv}
     path.mkdir(parents=True, exist_ok=True)
-    durable.write_json(path / PROVENANCE, provenance)
-    durable.write_text(path / RECIPE, recipe.to_toml())
-    place = path.resolve()
-    durable.link(place.name, place.parent / "latest")
-    return open_run(path)
+    durable.write_json(path / PROVENANCE, about | here | {"started": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
+    durable.write_text(path / RECIPE, recipe)
 
 
 def open_run(path: Path) -> Run:

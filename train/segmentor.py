@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
 from edgeunip.train.heads import AuxiliaryHead, LastLayerPyramid, UPerHead
 from edgeunip.train.light import LightHead
+from edgeunip.train.linear import LinearSegmentor, parse_layers
+from edgeunip.train.recipe import HeadName
 from edgeunip.train.vit import Backbone
-
-HeadName = Literal["light", "uper"]
 
 
 class LightSegmentor(nn.Module):
@@ -24,7 +22,7 @@ class LightSegmentor(nn.Module):
         self.head = head
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images [B, 1, H, W] (normalised; H and W multiples of 16) to logits [B, classes, H/4, W/4]."""
+        """Map images [B, channels, H, W] (normalised; multiples of 16 pixels) to logits [B, classes, H/4, W/4]."""
         logits: Tensor = self.head(self.backbone(images), images)
         return logits
 
@@ -44,7 +42,7 @@ class UPerSegmentor(nn.Module):
         self.auxiliary = auxiliary
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images [B, 1, H, W] (normalised; H and W multiples of 16) to logits [B, classes, H/4, W/4]."""
+        """Map images [B, channels, H, W] (normalised; multiples of 16 pixels) to logits [B, classes, H/4, W/4]."""
         logits: Tensor = self.head(self.pyramid(self.backbone(images)))
         return logits
 
@@ -54,14 +52,16 @@ class UPerSegmentor(nn.Module):
         return [(self.head(levels), 1.0), (self.auxiliary(levels[2]), 0.4)]
 
 
-Segmentor = LightSegmentor | UPerSegmentor
+Segmentor = LightSegmentor | UPerSegmentor | LinearSegmentor
 
 
-def build(backbone: Backbone, head: HeadName, classes: int, *, dropout: float = 0.1) -> Segmentor:
-    """Put a decoder for ``classes`` classes on a backbone."""
+def build(backbone: Backbone, head: HeadName, classes: int, *, dropout: float = 0.1, layers: str = "all") -> Segmentor:
+    """Put a decoder for ``classes`` classes on a backbone; ``layers`` are those the linear head reads."""
     dim = backbone.vit.embed_dim
+    if head == "linear":
+        return LinearSegmentor(backbone, classes, parse_layers(layers, len(backbone.vit.blocks)))
     if head == "light":
-        return LightSegmentor(backbone, LightHead(dim, classes, dropout=dropout))
+        return LightSegmentor(backbone, LightHead(dim, classes, channels=backbone.channels, dropout=dropout))
     return UPerSegmentor(
         backbone,
         LastLayerPyramid(dim),
@@ -88,7 +88,7 @@ class SegmentationTask(nn.Module):
         self.register_buffer("class_weights", class_weights, persistent=False)
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Return the weighted sum of the cross-entropies; images [B, 1, H, W], labels [B, H, W] int64."""
+        """Return the weighted sum of the cross-entropies; images [B, channels, H, W], labels [B, H, W] int64."""
         terms = [
             weight * cross_entropy(logits, labels, self.class_weights, self.ignore)
             for logits, weight in self.model.training_logits(images)

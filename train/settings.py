@@ -36,6 +36,17 @@ def read(path: Path, base: Values) -> Values:
     return override(base, values)
 
 
+def collect(base: Values, file: Path | None, named: Mapping[str, str | None], settings: Iterable[str]) -> Values:
+    """Return ``base`` overridden by a TOML file, then by options of their own (None: not given), then by settings.
+
+    Raises:
+        UsageError: a file cannot be read, or a key or value is wrong.
+    """
+    read_in = read(file, base) if file else base
+    given = {key: value for key, value in named.items() if value is not None}
+    return override(read_in, given | parse(settings))
+
+
 def parse(settings: Iterable[str]) -> dict[str, str]:
     """Split ``key=value`` settings.
 

@@ -6,7 +6,9 @@ shape either way, but re-split they compute another attention than the one that 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -35,6 +37,25 @@ SIZES = {
 }
 
 
+def make_vit(size: ViTSize, grid: tuple[int, int], *, channels: int, **options: Any) -> VisionTransformer:
+    """Make timm's ViT/16 of a size without a classifier, its positions the sine-cosine table of (rows, columns)."""
+    vit = VisionTransformer(
+        img_size=(grid[0] * PATCH, grid[1] * PATCH),
+        patch_size=PATCH,
+        in_chans=channels,
+        num_classes=0,
+        global_pool="",
+        embed_dim=size.dim,
+        depth=size.depth,
+        num_heads=size.heads,
+        **options,
+    )
+    set_heads(blocks(vit)[-1], size.last_heads)
+    assert vit.pos_embed is not None
+    vit.pos_embed.data = sincos_pos_embed(size.dim, grid)
+    return vit
+
+
 class Backbone(nn.Module):
     """A ViT/16 that gives the output of its last block as a map, without CLS and without a final norm.
 
@@ -47,26 +68,26 @@ class Backbone(nn.Module):
 
     def __init__(self, size: ViTSize, grid: tuple[int, int], *, channels: int = 1, drop_path: float = 0.0) -> None:
         super().__init__()
-        self.vit = VisionTransformer(
-            img_size=(grid[0] * PATCH, grid[1] * PATCH),
-            patch_size=PATCH,
-            in_chans=channels,
-            num_classes=0,
-            global_pool="",
-            embed_dim=size.dim,
-            depth=size.depth,
-            num_heads=size.heads,
-            init_values=1.0,
-            final_norm=False,
-            drop_path_rate=drop_path,
-        )
-        set_heads(blocks(self.vit)[-1], size.last_heads)
-        self.position.data = sincos_pos_embed(size.dim, grid)
+        self.vit = make_vit(size, grid, channels=channels, init_values=1.0, final_norm=False, drop_path_rate=drop_path)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images [B, channels, H, W] (normalised) to features [B, dim, H/16, W/16]."""
-        tokens = self.vit.blocks(embed(self.vit, images))
-        return as_map(tokens, images)
+        return self.maps(images, [len(blocks(self.vit))])[0]
+
+    def maps(self, images: Tensor, layers: Sequence[int]) -> list[Tensor]:
+        """Return the outputs [B, dim, H/16, W/16] of some blocks, counted from 1 and rising; none behind is run."""
+        tokens, found = embed(self.vit, images), []
+        for layer, block in enumerate(blocks(self.vit)[: layers[-1]], start=1):
+            tokens = block(tokens)
+            if layer in layers:
+                found.append(as_map(tokens, images))
+        return found
+
+    @property
+    def channels(self) -> int:
+        """Image channels."""
+        projection: Any = self.vit.patch_embed.proj
+        return int(projection.in_channels)
 
     @property
     def grid(self) -> tuple[int, int]:

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-from training import MICRO, recipe
+from training import MICRO, recipe, unip
 
 from edgeunip.errors import EdgeunipError
 from edgeunip.train import fit
 from edgeunip.train.datasets import open_data
+from edgeunip.train.loop import Loop
+from edgeunip.train.pretrain import fit as pretrain
 from edgeunip.train.vit import SIZES
 
 
@@ -57,21 +59,17 @@ def as_torchrun_does(rank: int, ranks: int, port: int) -> dict[str, str]:
 def run(data: str, out: Path, values: dict[str, Any] | None, writing: int) -> None:
     """Train in the child; a byte goes to the parent after every step of rank 0."""
     os.dup2(2, 1)
-    step = fit.Trainer._step
+    after = Loop.after
 
-    def counted(*args: Any) -> Any:
-        loss = step(*args)
+    def counted(loop: Loop, done: int) -> None:
         if os.environ.get("RANK", "0") == "0":
             os.write(writing, b".")
-        return loss
+        after(loop, done)
 
-    fit.Trainer._step = counted  # type: ignore[method-assign]
+    Loop.after = counted  # type: ignore[method-assign]
     code = 0
     try:
-        if values is None or (out / "recipe.toml").exists():
-            fit.resume(out)
-        else:
-            fit.train(recipe(**values), open_data(data), out)
+        start(data, out, values or {})
     except SystemExit as error:
         code = int(error.code or 0)
     except KeyboardInterrupt:
@@ -85,6 +83,17 @@ def run(data: str, out: Path, values: dict[str, Any] | None, writing: int) -> No
     sys.stderr.flush()
     sys.stdout.flush()
     os._exit(code)
+
+
+def start(data: str, out: Path, values: dict[str, Any]) -> None:
+    """Start or resume a fine-tuning; or, with a teacher among the values, a pre-training."""
+    going_on = (out / "recipe.toml").exists()
+    if "teacher" in values:
+        pretrain.resume(out, say=print) if going_on else pretrain.pretrain(unip(**values), data, out, say=print)
+    elif going_on:
+        fit.resume(out)
+    else:
+        fit.train(recipe(**values), open_data(data), out)
 
 
 def wait(reading: int, after: int | float) -> None:

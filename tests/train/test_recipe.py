@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from edgeunip.errors import UsageError
 from edgeunip.train.recipe import Recipe
-from edgeunip.train.settings import override, parse, read
+from edgeunip.train.settings import collect, override, parse, read
 
 SIDES = st.integers(0, 64).map(lambda n: 16 * n)
 SHARES = st.floats(0, 1)
@@ -21,8 +21,10 @@ POSITIVE = st.floats(1e-9, 1e9)
 COUNTS = st.integers(1, 1 << 40)
 RECIPES = st.builds(
     Recipe,
-    size=st.sampled_from(["tiny", "small", "base", "large"]),
+    size=st.sampled_from(["auto", "tiny", "small", "base", "large"]),
     head=st.sampled_from(["light", "uper"]),
+    modality=st.sampled_from(["thermal", "depth", "rgb"]),
+    init=st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=8).map(str.strip),
     agc=st.sampled_from(["percentile", "plateau", "clahe", "window"]),
     precision=st.sampled_from(["auto", "32-true", "bf16-mixed", "16-mixed"]),
     last_heads=st.integers(0, 64),
@@ -133,8 +135,10 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("workers", -2, "Give a number of processes, or -1 for the default."),
     ("seed", -1, "Give a whole number from 0 to 4294967295."),
     ("seed", 1 << 32, "Give a whole number from 0 to 4294967295."),
-    ("size", "huge", "Choose one of tiny, small, base, large."),
-    ("head", 3, "Choose one of light, uper."),
+    ("size", "huge", "Choose one of auto, tiny, small, base, large."),
+    ("head", 3, "Choose one of light, uper, linear."),
+    ("modality", "sonar", "Choose one of thermal, depth, rgb."),
+    ("layers", "4,6", "It is the linear head's; leave it out, or take head = linear."),
     ("agc", "", "Choose one of percentile, plateau, clahe, window."),
     ("precision", "64", "Choose one of auto, 32-true, bf16-mixed, 16-mixed."),
 ]
@@ -150,8 +154,9 @@ def test_refused_values(key: str, value: object, remedy: str) -> None:
 
 
 def test_every_field_has_a_bound() -> None:
-    """Only the mean may be any finite number; all else is refused somewhere above."""
-    assert {field.name for field in fields(Recipe)} - {key for key, _, _ in REFUSED} == {"mean", "width", "crop_height"}
+    """Only the mean may be any finite number, and init any name; all else is refused somewhere above."""
+    bounded = {key for key, _, _ in REFUSED}
+    assert {field.name for field in fields(Recipe)} - bounded == {"mean", "init", "width", "crop_height"}
 
 
 @given(value=st.one_of(st.text(), st.floats(), st.integers(), st.booleans(), st.lists(st.integers()), st.none()))
@@ -186,3 +191,31 @@ def test_files_that_are_no_recipe(tmp_path: Path) -> None:
             read(tmp_path / "bad.toml", Recipe())
     with pytest.raises(UsageError, match=r"^Unknown recipe key: model"):
         read(write(tmp_path / "table.toml", "[model]\nsize = 'tiny'\n"), Recipe())
+
+
+# The recipes that ship
+
+SHIPPED = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_shipped_recipe_can_be_read(path: Path) -> None:
+    if not path.stem.startswith("pretrain"):  # those are of another kind
+        assert read(path, Recipe()) != Recipe()
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "warmup", "every"),
+    [("soda", 14400, 1500, 800), ("mfnet", 9800, 1000, 700), ("scut", 16800, 1700, 800)],
+)
+def test_the_published_schedules(name: str, steps: int, warmup: int, every: int) -> None:
+    """UNIP's fine-tuning; as a probe the same, of which only the head differs."""
+    (path,) = (path for path in SHIPPED if path.stem == name)
+    found = read(path, Recipe())
+    assert (found.steps, found.warmup, found.evaluate_every) == (steps, warmup, every)
+    published = {"batch": 8, "lr": 1e-4, "layer_decay": 0.85, "weight_decay": 0.05, "drop_path": 0.1, "clip": 0.0}
+    assert published == {key: getattr(found, key) for key in published}
+    assert (found.head, found.height, found.width, found.focus, found.balance) == ("uper", 512, 512, 0.0, 0.0)
+    assert collect(Recipe(), path, {"head": "linear", "size": None}, ["seed=3"]) == replace(
+        found, head="linear", seed=3
+    )

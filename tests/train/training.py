@@ -13,9 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from dataset_trees import encode, put
 from numpy.typing import NDArray
 
+from edgeunip.train.pretrain.recipe import UnipRecipe
+from edgeunip.train.pretrain.student import new_vit
+from edgeunip.train.public.own import encoder_bytes
 from edgeunip.train.recipe import Recipe
 from edgeunip.train.settings import override
 from edgeunip.train.vit import ViTSize
@@ -59,6 +63,24 @@ def recipe(**values: Any) -> Recipe:
     """A run of 12 steps with two lines of loss, three checkpoints and three scores."""
     base = Recipe(steps=12, batch=4, warmup=2, checkpoint_every=3, evaluate_every=4, threads=1, precision="32-true")
     return override(base, values)
+
+
+def unip(**values: Any) -> UnipRecipe:
+    """A distillation of 12 steps of two micro-batches, with checkpoints and scores."""
+    base = UnipRecipe(size="tiny", crop=64, steps=12, batch=4, micro_batch=2, holdout=2, layer=2, base_lr=0.3)
+    rest = {"warmup_epochs": 0.5, "checkpoint_every": 3, "evaluate_every": 5, "threads": 1, "precision": "32-true"}
+    return override(base, rest | values)
+
+
+def make_teacher(path: Path) -> Path:
+    """Write a teacher of three blocks and four heads, its weights large enough for attention that is not even."""
+    torch.manual_seed(5)
+    vit = new_vit(ViTSize(dim=48, depth=3, heads=4, last_heads=4), (4, 4))
+    with torch.no_grad():
+        for value in vit.parameters():
+            value.mul_(1.5)
+    put(path, encoder_bytes(vit, licence="CC-BY-NC-4.0"))
+    return path
 
 
 def log(run: Path) -> list[dict[str, Any]]:
