@@ -73,10 +73,14 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     parameters = [parameter for parameter in task.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-4, betas=(0.9, 0.95), fused=options.run != "eager")
 
+    micro = options.batch if options.run == "eager" else options.micro_batch or options.batch
+
     def step() -> None:
-        with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
-            loss = task(images)
-        loss.backward()
+        parts = images.split(micro)
+        for part in parts:
+            with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
+                loss = task(part) / len(parts)
+            loss.backward()
         optimizer.step()
         optimizer.zero_grad()
 
@@ -171,6 +175,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--layer", type=int, default=9, help="layer that is distilled, from 1 (default 9)")
     parser.add_argument("--student", default="small", choices=SIZES, help="size of the student (default small)")
     parser.add_argument("--batch", type=int, default=8, help="images of 224x224 a step (default 8)")
+    parser.add_argument("--micro-batch", type=int, default=0, help="images of it at once in ours (default: all)")
     parser.add_argument("--drop-path", type=float, default=0.1, help="rate of the student's blocks (default 0.1)")
     parser.add_argument("--threads", type=int, default=2, help="processor threads (default 2)")
     parser.add_argument("--steps", type=int, default=5, help="timed steps a round (default 5)")

@@ -24,7 +24,7 @@ COMMON = {"crop": 160, "batch": 64, "base_lr": 2.4e-3, "clip": 1, "holdout": 64,
 DECODER = {"decoder_dim": 128, "decoder_depth": 2, "decoder_heads": 4}
 FINE_TUNING: dict[str, dict[str, float]] = {
     "buffalo-udder-thermal": {"height": 240, "width": 320, "steps": 320},
-    "hit-uav-thermal": {"steps": 260},
+    "hit-uav-thermal": {"height": 384, "width": 480, "crop_height": 192, "crop_width": 240, "steps": 260},
 }
 RECIPES = {"hit-uav-thermal": "small-objects.toml"}
 

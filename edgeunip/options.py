@@ -1,11 +1,29 @@
-"""Options that take several words: ``--seeds 0 1 2`` for ``--seeds 0 --seeds 1 --seeds 2``."""
+"""The options that several commands share, and options that take several words: ``--seeds 0 1 2``."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Annotated
 
 import typer
 from typer.core import TyperCommand
+
+Data = Annotated[
+    str | None,
+    typer.Option(help="Data set: a folder in edgeunip's format, or soda:DIR, mfnet:DIR, scut:DIR, msrs:DIR."),
+]
+Splits = Annotated[
+    str | None, typer.Option(help="Sub-folder of the data set that holds train.txt, val.txt and test.txt.")
+]
+Modality = Annotated[
+    str | None, typer.Option(help="What the images show: thermal (default), depth (one channel, too), or rgb.")
+]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="A recipe value, key=value; may be repeated.")]
+Json = Annotated[str | None, typer.Option("--json", help="Write the figures as JSON to this file; - prints them.")]
+RecipeFile = Annotated[Path | None, typer.Option(help="TOML file of recipe values.")]
+RunFolder = Annotated[Path | None, typer.Option(help="Folder of the run. Default: a new one in runs/.")]
+Resumed = Annotated[Path | None, typer.Option(help="Go on with this run instead of starting one.")]
 
 
 class SeveralWords(TyperCommand):

@@ -13,7 +13,7 @@ from edgeunip.train.attention.choice import Borders, Choice, agreement, choose
 MONOTONE = [0.60, 0.45, 0.31, 0.22, 0.16, 0.12, 0.10, 0.085, 0.06, 0.03, 0.01, 0.005]
 
 
-def test_monotone_list() -> None:
+def test_u2_monotone_list() -> None:
     """U2: argmin |NMI - 0.09|, layers from 1, with the runner-up's distance."""
     found = choose(MONOTONE)
     assert (found.layer, found.nmi, found.target, found.runner_up) == (8, 0.085, 0.09, 7)

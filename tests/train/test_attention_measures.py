@@ -25,7 +25,7 @@ def vectors() -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_reference_vectors(vectors: dict[str, np.ndarray], case: str) -> None:
+def test_u1_reference_vectors(vectors: dict[str, np.ndarray], case: str) -> None:
     """U1, on random and structured attention, square and wide grids; CLS dropped."""
     attention = torch.from_numpy(vectors[f"{case}/attention"])
     rows, columns = vectors[f"{case}/grid"].tolist()
@@ -47,7 +47,7 @@ TABLE = [(1, 0.499, 18), (2, 0.275, 37), (3, 0.160, 53), (4, 0.0905, 67), (6, 0.
 
 
 @pytest.mark.parametrize(("sigma", "expected", "pixels"), TABLE)
-def test_table_of_gaussians(sigma: float, expected: float, pixels: int) -> None:
+def test_u1_table_of_gaussians(sigma: float, expected: float, pixels: int) -> None:
     attention = gaussian(sigma)
     assert float(nmi(attention, prefix=0)) == pytest.approx(expected, abs=5e-4)
     assert float(attention_distance(attention, (14, 14), patch=16, prefix=0)) == pytest.approx(pixels, abs=0.5)
@@ -62,7 +62,7 @@ def double_sum(attention: Tensor) -> float:
 
 
 @pytest.mark.parametrize("width", [1.3, 1.5, 2.0])
-def test_local_fifth_and_shared_foreground(width: float) -> None:
+def test_u1_local_fifth_and_shared_foreground(width: float) -> None:
     """The table's mixture: 0.2 of a local pattern and 0.8 of one foreground for all, what s = 0.09 reads as."""
     foreground = gaussian(width)[7 * 14 + 7].expand(196, 196)
     mixture = 0.2 * gaussian(1) + 0.8 * foreground
@@ -71,7 +71,7 @@ def test_local_fifth_and_shared_foreground(width: float) -> None:
     assert found == pytest.approx(double_sum(mixture + 1e-8), abs=1e-6)
 
 
-def test_identity_and_uniform() -> None:
+def test_u1_identity_and_uniform() -> None:
     identity, uniform = torch.eye(196), torch.full((196, 196), 1 / 196)
     found = nmi(torch.stack([identity, uniform]), prefix=0)
     assert float(found[0]) == pytest.approx(1, abs=1e-5)  # the added 1e-8 keeps it from 1

@@ -44,7 +44,7 @@ def llfpn_model(data: dict[str, np.ndarray], grid: tuple[int, int]) -> LLFPN:
 
 
 @pytest.mark.parametrize("case", ["", "wide/"])
-def test_llfpn(llfpn: dict[str, np.ndarray], case: str) -> None:
+def test_u8_llfpn(llfpn: dict[str, np.ndarray], case: str) -> None:
     images = torch.from_numpy(llfpn[f"{case}images"])
     model = llfpn_model(llfpn, (images.shape[2] // 16, images.shape[3] // 16))
     for level, features in enumerate(model.pyramid(model.backbone(images))):
@@ -89,7 +89,7 @@ def segmentor(upernet: dict[str, np.ndarray]) -> UPerSegmentor:
     return model.eval()
 
 
-def test_upernet_features_and_logits(upernet: dict[str, np.ndarray], segmentor: UPerSegmentor) -> None:
+def test_u8_upernet_features_and_logits(upernet: dict[str, np.ndarray], segmentor: UPerSegmentor) -> None:
     images = torch.from_numpy(upernet["images"])
     for level, features in enumerate(segmentor.pyramid(segmentor.backbone(images))):
         close(features, upernet[f"features_{level}"], atol=1e-4)
@@ -110,7 +110,7 @@ def test_losses(upernet: dict[str, np.ndarray], name: str, scale: float) -> None
     close(loss * valid * scale, upernet[f"{name}_loss"], atol=0, rtol=2e-5)
 
 
-def test_upernet_slide(upernet: dict[str, np.ndarray], segmentor: UPerSegmentor) -> None:
+def test_u10_upernet_slide(upernet: dict[str, np.ndarray], segmentor: UPerSegmentor) -> None:
     images = torch.from_numpy(upernet["slide/images"])
 
     def predict(window: Tensor) -> Tensor:
@@ -131,7 +131,7 @@ CASES = [key.removesuffix("/windows") for key in golden.load("slide_inference") 
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_slide_windows(case: str) -> None:
+def test_u10_slide_windows(case: str) -> None:
     data = golden.load("slide_inference")
     size, crop, stride = case.split("_")
     width, height = (int(n) for n in size.split("x"))
@@ -171,7 +171,7 @@ def test_position_resize(table: str, key: str, grid: tuple[int, int], overshoot:
     close(resize_pos_embed(start, (14, 14), grid, overshoot=overshoot), data[key], atol=1e-5)
 
 
-def test_layer_decay_table() -> None:
+def test_u9_layer_decay_table() -> None:
     """Every parameter of the ViT-S segmentor; ours lacks the backbone's final norm, which nothing reads."""
     data = golden.load("layer_decay")
     model = build(Backbone(SIZES["small"], (32, 32), channels=3), "uper", 21)
@@ -205,7 +205,7 @@ MIOU = sorted({key.split("/")[0] for key in golden.load("miou")})
 
 
 @pytest.mark.parametrize("case", MIOU)
-def test_miou(case: str) -> None:
+def test_u10_miou(case: str) -> None:
     data = {key.removeprefix(f"{case}/"): value for key, value in golden.load("miou").items() if key.startswith(case)}
     count = int(data["classes"])
     names = tuple(f"class {index}" for index in range(count))
