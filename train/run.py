@@ -166,7 +166,8 @@ def write_start(path: Path, recipe: str, about: dict[str, Any]) -> None:
     Raises:
         RunError: the folder holds a run already.
     """
-    if (path / RECIPE).exists():
+    # Checkpoints without a recipe are left when a folder is deleted under a run that is about to end: not ours.
+    if (path / RECIPE).exists() or checkpoint.exists(path / checkpoint.FOLDER):
         remedy = "Go on with --resume, or name another --out."
         raise RunError("The folder holds a run already", where=path, remedy=remedy)
     here = {"versions": versions(), "machine": machine(), "command": sys.argv}

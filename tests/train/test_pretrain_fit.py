@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -250,6 +251,11 @@ def test_what_cannot_be_trained(images: str, teacher: str, whole: Path, data_fol
         fit.pretrain(unip(teacher=teacher), str(data_folder / "nothing"), tmp_path / "run", say=silent)
     with pytest.raises(RunError, match="holds a run already"):
         fit.pretrain(unip(teacher=teacher), images, whole, say=silent)
+    stray = tmp_path / "stray" / "checkpoints" / checkpoints(whole)[-1].name
+    stray.parent.mkdir(parents=True)
+    shutil.copy(checkpoints(whole)[-1], stray)  # the recipe is gone: another run's weights must not be gone on with
+    with pytest.raises(RunError, match="holds a run already"):
+        fit.pretrain(unip(teacher=teacher), images, tmp_path / "stray", say=silent)
     with pytest.raises(RunError, match="Not a pre-training run"):
         fit.resume(tmp_path, say=silent)
     with pytest.raises(UsageError, match="5 heads do not divide the width 32 of the tiny student"):
