@@ -142,7 +142,15 @@ def fold_to_gray(vit: VisionTransformer) -> None:
     if projection.in_channels == 1:
         return
     folded = nn.Conv2d(1, projection.out_channels, projection.kernel_size, projection.stride)
-    folded.weight.copy_(projection.weight.double().sum(dim=1, keepdim=True))
+    folded.weight.copy_(with_channels(projection.weight, 1))
     folded.weight.requires_grad_(projection.weight.requires_grad)
     folded.bias = projection.bias
     vit.patch_embed.proj = folded
+
+
+def with_channels(weight: Tensor, channels: int) -> Tensor:
+    """Give a patch embedding [dim, have, side, side] another number of channels that does the same for gray input."""
+    if weight.shape[1] == channels:
+        return weight
+    total = weight.double().sum(1, keepdim=True)
+    return (total / channels).expand(-1, channels, -1, -1).to(weight.dtype)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from edgeunip.errors import UsageError
-from edgeunip.train.encoder import Encoder, blocks, patch_size
+from edgeunip.train.encoder import Encoder, blocks, patch_size, with_channels
 from edgeunip.train.position import resize_pos_embed
 from edgeunip.train.public.open import open_encoder
 from edgeunip.train.recipe import Recipe
@@ -85,7 +85,7 @@ def load(backbone: Backbone, encoder: Encoder) -> None:
     ours = backbone.vit.state_dict()
     scales = {key: torch.ones_like(value) for key, value in ours.items() if key.endswith(".gamma")}
     found = {**scales, **theirs, "pos_embed": _position(backbone, encoder)}
-    found[PROJECTION] = _channels(theirs[PROJECTION], ours[PROJECTION].shape[1])
+    found[PROJECTION] = with_channels(theirs[PROJECTION], ours[PROJECTION].shape[1])
     shapes = [{key: value.shape for key, value in tensors.items()} for tensors in (ours, found)]
     if differing := sorted({key for key, _ in shapes[0].items() ^ shapes[1].items()}):
         why = f"{', '.join(differing[:6])}{', ..' if len(differing) > 6 else ''}"
@@ -121,11 +121,3 @@ def _position(backbone: Backbone, encoder: Encoder) -> Tensor:
     if prefix:
         return resized
     return torch.cat([torch.zeros_like(resized[:, :1]), resized], dim=1)  # CLS gets no position there: zero
-
-
-def _channels(weight: Tensor, channels: int) -> Tensor:
-    """Give a patch embedding [dim, have, 16, 16] another number of channels."""
-    if weight.shape[1] == channels:
-        return weight
-    total = weight.double().sum(1, keepdim=True)
-    return (total / channels).expand(-1, channels, -1, -1).to(weight.dtype)

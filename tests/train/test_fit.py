@@ -21,7 +21,18 @@ import pytest
 import safetensors.torch
 import torch
 from dataset_trees import encode
-from training import EXECUTABLE, ForkServer, checkpoints, digest, environment, log, make_data, recipe, scene
+from training import (
+    EXECUTABLE,
+    ForkServer,
+    checkpoints,
+    digest,
+    environment,
+    interrupt_at,
+    log,
+    make_data,
+    recipe,
+    scene,
+)
 
 from edgeunip import durable
 from edgeunip.errors import DataError, RunError, TrainingError, UsageError
@@ -39,18 +50,6 @@ KILLED = -signal.SIGKILL
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the report of the runs in this process undrawn: half of a short run's time, and not the subject here."""
     monkeypatch.setattr(fit.report, "write", lambda *_: None)
-
-
-def interrupt_at(patch: pytest.MonkeyPatch, step: int) -> None:
-    """End a run in this process before ``step`` (0-based), as a power cut would: nothing more is saved."""
-    real = fit.Trainer._step
-
-    def interrupted(trainer: fit.Trainer, at: int, *batch: Any) -> Any:
-        if at == step:
-            raise KeyboardInterrupt
-        return real(trainer, at, *batch)
-
-    patch.setattr(fit.Trainer, "_step", interrupted)
 
 
 def test_what_a_run_leaves(whole_run: Path, data: DataSet) -> None:

@@ -11,7 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 from encoders import LICENCE, encoder, last_attention
-from training import MICRO, checkpoints, digest, recipe
+from training import MICRO, checkpoints, digest, interrupt_at, recipe
 
 from edgeunip import durable
 from edgeunip.errors import EdgeunipError, RunError, UsageError
@@ -188,17 +188,6 @@ def encoder_file(tmp_path: Path) -> Path:
     path = tmp_path / "encoder.safetensors"
     durable.write_bytes(path, encoder_bytes(encoder(channels=1).vit, licence=LICENCE))
     return path
-
-
-def interrupt_at(patch: pytest.MonkeyPatch, step: int) -> None:
-    real = fit.Trainer._step
-
-    def interrupted(trainer: fit.Trainer, at: int, *batch: Any) -> Any:
-        if at == step:
-            raise KeyboardInterrupt
-        return real(trainer, at, *batch)
-
-    patch.setattr(fit.Trainer, "_step", interrupted)
 
 
 def test_a_resume_does_not_need_the_encoder(

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from dataset_trees import encode, put
 from numpy.typing import NDArray
 
+from edgeunip.train import fit
 from edgeunip.train.pretrain.recipe import UnipRecipe
 from edgeunip.train.pretrain.student import new_vit
 from edgeunip.train.public.own import encoder_bytes
@@ -81,6 +83,18 @@ def make_teacher(path: Path) -> Path:
             value.mul_(1.5)
     put(path, encoder_bytes(vit, licence="CC-BY-NC-4.0"))
     return path
+
+
+def interrupt_at(patch: pytest.MonkeyPatch, step: int) -> None:
+    """End a run in this process before ``step`` (0-based), as a power cut would: nothing more is saved."""
+    real = fit.Trainer._step
+
+    def interrupted(trainer: fit.Trainer, at: int, *batch: Any) -> Any:
+        if at == step:
+            raise KeyboardInterrupt
+        return real(trainer, at, *batch)
+
+    patch.setattr(fit.Trainer, "_step", interrupted)
 
 
 def log(run: Path) -> list[dict[str, Any]]:

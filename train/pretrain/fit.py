@@ -141,8 +141,7 @@ class Pretrainer:
         self.recipe = recipe
         trained = self.objective.trained
         groups = parameter_groups(trained, weight_decay=recipe.weight_decay)
-        fused = fabric.device.type in ("cuda", "cpu")
-        self.optimizer = torch.optim.AdamW(groups, lr=1.0, betas=(0.9, recipe.beta2), fused=fused)
+        self.optimizer = torch.optim.AdamW(groups, lr=1.0, betas=(0.9, recipe.beta2), fused=True)
         self.task, self.stepper = fabric.setup(self.objective, self.optimizer)
         self.average = copy.deepcopy(trained).requires_grad_(False) if recipe.ema else None
         kept = nn.ModuleList([trained, self.average]) if self.average is not None else trained
@@ -211,6 +210,7 @@ class Pretrainer:
             group["lr"] = rate * group["lr_scale"]
         micros = recipe.batch // (recipe.micro_batch * self.fabric.world_size)
         remedy = "Lower micro_batch, or take a smaller --size."
+        total = torch.zeros((), dtype=torch.float64, device=self.fabric.device)
         for micro in range(micros):
             images = next(batches)
             if micro == 0:
@@ -221,8 +221,8 @@ class Pretrainer:
             ):
                 loss = self.task(images) / micros
                 self.fabric.backward(loss)
-            self.loop.state.loss[0] += loss.detach()
-        self.loop.state.loss[1] += 1
+            total += loss.detach()
+        self.loop.count(total)
         if recipe.clip:
             self.fabric.clip_gradients(self.task, self.stepper, max_norm=recipe.clip, error_if_nonfinite=False)
         self.stepper.step()
