@@ -17,7 +17,7 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,12 +25,13 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeunip import durable
+from edgeunip import durable, signature
 from edgeunip.classes import Classes
-from edgeunip.errors import BundleError, EdgeunipError
+from edgeunip.errors import BundleError, EdgeunipError, SignatureError
+from edgeunip.signature import Signature
 from edgeunip.thermal import Agc, Counts, Radiometry, radiometry_from_json, radiometry_to_json
 
-SCHEMA = 1
+SCHEMA = 2
 MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
 
@@ -41,13 +42,13 @@ _NPY = re.compile(
     rb"\x93NUMPY\x01\x00..\{'descr': '(\|u1|<u2)', 'fortran_order': False, 'shape': \(([0-9, ]{2,60})\), \} *\n",
     re.DOTALL,
 )
-_MAX_FILES = 64
-_MAX_BYTES = 2 << 30
-_MAX_MANIFEST_BYTES = 4 << 20
+MAX_FILES = 64
+MAX_BYTES = 2 << 30
+MAX_MANIFEST_BYTES = 4 << 20
 _MAX_GOLDEN_BYTES = 64 << 20
 _MAX_TEXT = 200
 _MAX_REAL = 1e300
-_COPY_AGAIN = "Copy or export the bundle again."
+COPY_AGAIN = "Copy or export the bundle again."
 
 # What reading a hostile .npz can raise: a bad archive, an unknown compression, encryption.
 _DAMAGE = (ValueError, KeyError, EOFError, RuntimeError, struct.error, zipfile.BadZipFile, zlib.error, OSError)
@@ -61,7 +62,8 @@ class Manifest:
         name: of the run it was exported from.
         target: what it was exported for, such as ``x86-cpu``.
         runtime: what runs it, a key of the runtimes' table, such as ``openvino``.
-        precision: ``float32`` or ``int8``.
+        precision: ``float32``, ``float16`` or ``int8`` (with what stays float in the former two).
+        capability: what the target can do and what is left for it to prove, in words and lists.
         height, width: of the picture the graph takes, pixels; input is uint8 [1, 1, height, width], the AGC picture,
             output is float32 logits [1, classes, height / 4, width / 4].
         agc: how counts become the picture.
@@ -70,6 +72,7 @@ class Manifest:
         radiometry: how the training set's counts become degC, None where they are bare counts.
         accuracy: figures by precision, such as ``{"float32": {"miou": ..}, "int8": {..}}``, with what was measured.
         calibration: the pictures int8 was calibrated on (source, number, SHA-256), None for float.
+        quantisation: how int8 was made, ``{"method", "options", "layers": {name: precision}, ..}``, None for float.
         golden_agreement: share of golden pixels, 0..1, on which a runtime must agree with the stored class map.
         provenance: recipe, versions, data hashes, seeds.
         files: size and sha256 of every other file; filled by :func:`save`.
@@ -79,6 +82,7 @@ class Manifest:
     target: str
     runtime: str
     precision: str
+    capability: dict[str, Any]
     height: int
     width: int
     agc: Agc
@@ -88,6 +92,7 @@ class Manifest:
     radiometry: Radiometry | None
     accuracy: dict[str, Any]
     calibration: dict[str, Any] | None
+    quantisation: dict[str, Any] | None
     golden_agreement: float
     provenance: dict[str, Any]
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -141,11 +146,12 @@ class Manifest:
             text = getattr(self, name)
             if not isinstance(text, str) or not 1 <= len(text) <= _MAX_TEXT or not text.isprintable():
                 raise BundleError(f"The manifest's {name} is no line of 1 to {_MAX_TEXT} characters", where=repr(text))
-        for name in ("accuracy", "provenance", "files"):
+        for name in ("accuracy", "capability", "provenance", "files"):
             if not isinstance(getattr(self, name), dict):
                 raise BundleError(f"The manifest's {name} is no object", where=repr(getattr(self, name)))
-        if self.calibration is not None and not isinstance(self.calibration, dict):
-            raise BundleError("The manifest's calibration is neither an object nor null", where=repr(self.calibration))
+        for name in ("calibration", "quantisation"):
+            if (value := getattr(self, name)) is not None and not isinstance(value, dict):
+                raise BundleError(f"The manifest's {name} is neither an object nor null", where=repr(value))
         for side in (self.height, self.width):
             if not _is_whole(side) or not 32 <= side <= 8192 or side % 16:
                 raise BundleError("The input size must be multiples of 16 up to 8192", where=(self.height, self.width))
@@ -156,7 +162,7 @@ class Manifest:
 
     def _check_files(self) -> None:
         for name, entry in self.files.items():
-            if not isinstance(name, str) or not _FILE_NAME.fullmatch(name) or name == MANIFEST or set(name) == {"."}:
+            if not isinstance(name, str) or not may_be_named(name) or name in (MANIFEST, signature.FILE):
                 raise BundleError("The manifest names a file that no bundle may hold", where=repr(name))
             if not isinstance(entry, dict) or set(entry) != {"size", "sha256"}:
                 raise BundleError("The manifest must give size and sha256 of a file", where=name)
@@ -166,8 +172,8 @@ class Manifest:
                 raise BundleError("The manifest gives a file no SHA-256", where=name, why=repr(entry["sha256"]))
         if GOLDEN not in self.files:
             raise BundleError("The bundle has no golden sample", where=GOLDEN)
-        if len(self.files) > _MAX_FILES or sum(entry["size"] for entry in self.files.values()) > _MAX_BYTES:
-            raise BundleError(f"The bundle holds more than {_MAX_FILES} files or {_MAX_BYTES} bytes")
+        if len(self.files) > MAX_FILES or sum(entry["size"] for entry in self.files.values()) > MAX_BYTES:
+            raise BundleError(f"The bundle holds more than {MAX_FILES} files or {MAX_BYTES} bytes")
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,6 +208,17 @@ class Bundle:
         """SHA-256 of the manifest, which names every byte of the bundle: the bundle's identity."""
         return hashlib.sha256(self.manifest.to_bytes()).hexdigest()
 
+    def signature(self) -> Signature | None:
+        """Read ``signature.json``; None where there is none. Whether it holds, :mod:`edgeunip.trust` tells.
+
+        Raises:
+            BundleError: it is no signature.
+        """
+        path = self.path / signature.FILE
+        if not os.path.lexists(path):
+            return None
+        return parse_signature(read_file(path, signature.MAX_BYTES), path)
+
     def golden(self) -> Golden:
         """Read the golden sample.
 
@@ -210,7 +227,7 @@ class Bundle:
         """
         path = self.path / GOLDEN
         try:
-            with zipfile.ZipFile(io.BytesIO(_read(path, _MAX_GOLDEN_BYTES))) as archive:
+            with zipfile.ZipFile(io.BytesIO(read_file(path, _MAX_GOLDEN_BYTES))) as archive:
                 counts, maps = (_array(archive, name) for name in ("counts", "class_maps"))
         except _DAMAGE as error:
             raise BundleError("The golden sample cannot be read", where=path, why=repr(error)) from error
@@ -221,6 +238,11 @@ class Bundle:
         if maps.max() >= len(manifest.classes):
             raise BundleError("The golden sample shows a class the manifest does not name", where=path, why=maps.max())
         return Golden(counts, maps)
+
+
+def may_be_named(name: str) -> bool:
+    """Tell whether a file in a bundle may have this name: one plain component, the same on every file system."""
+    return _FILE_NAME.fullmatch(name) is not None and set(name) != {"."}
 
 
 def _array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
@@ -248,11 +270,10 @@ def save(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
         BundleError: ``path`` exists and is no bundle, or the manifest or the files are none :func:`load` would accept.
         StorageError: it cannot be written; nothing at ``path`` has changed.
     """
-    if os.path.lexists(path) and not (path / MANIFEST).is_file():
-        raise BundleError("Will not replace what is no bundle", where=path, remedy="Choose another --out.")
+    require_replaceable(path)
     table = {name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()}
     manifest._check()
-    complete = _parse(replace(manifest, files=table).to_bytes(), path)
+    complete = _from_bytes(replace(manifest, files=table).to_bytes(), path)
     with durable.folder(path) as staging:
         for name, data in files.items():
             (staging / name).write_bytes(data)
@@ -260,8 +281,18 @@ def save(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
     return Bundle(path, complete)
 
 
+def require_replaceable(path: Path) -> None:
+    """Refuse to write a bundle over what is none.
+
+    Raises:
+        BundleError: something else stands at ``path``.
+    """
+    if os.path.lexists(path) and not (path / MANIFEST).is_file():
+        raise BundleError("Will not replace what is no bundle", where=path, remedy="Choose another --out.")
+
+
 def load(path: Path) -> Bundle:
-    """Open the bundle at ``path``, with every file's size and hash checked.
+    """Open the bundle at ``path``, with every file's size and hash checked; whether it is signed does not matter here.
 
     Raises:
         BundleError: it is none, or anything in it is missing, added, changed or of another format.
@@ -269,17 +300,53 @@ def load(path: Path) -> Bundle:
     with _readable(path):
         present = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
         if MANIFEST not in present:
-            why = f"it holds no {MANIFEST}" if path.is_dir() else "it is a file" if path.exists() else "no such folder"
-            raise BundleError("Not a bundle", where=path, why=why, remedy="Name a NAME.bundle folder an export wrote.")
-    data = _read(path / MANIFEST, _MAX_MANIFEST_BYTES)
-    manifest = _parse(data, path / MANIFEST)
-    if data != manifest.to_bytes():
-        raise BundleError("The manifest has changed since export", where=path / MANIFEST, remedy=_COPY_AGAIN)
-    if extra := present - {MANIFEST, *manifest.files}:
-        raise BundleError("The bundle holds a file its manifest does not name", where=path / min(extra))
+            raise _no_bundle(path)
+    manifest = parse_manifest(read_file(path / MANIFEST, MAX_MANIFEST_BYTES), present, path)
     for name, entry in manifest.files.items():
         _check_file(path / name, entry["size"], entry["sha256"])
-    return Bundle(path, manifest)
+    bundle = Bundle(path, manifest)
+    bundle.signature()
+    return bundle
+
+
+def parse_manifest(data: bytes, present: Collection[str], path: Path) -> Manifest:
+    """Read a manifest, from a folder or from a packed bundle.
+
+    Args:
+        data: the content of ``manifest.json``.
+        present: the names of all files beside it, and its own.
+        path: of the bundle, for messages.
+
+    Raises:
+        BundleError: it is not what an export wrote, byte by byte, or a file is present that it does not name.
+    """
+    manifest = _from_bytes(data, path / MANIFEST)
+    if data != manifest.to_bytes():
+        raise BundleError("The manifest has changed since export", where=path / MANIFEST, remedy=COPY_AGAIN)
+    if extra := set(present) - {MANIFEST, signature.FILE, *manifest.files}:
+        raise BundleError("The bundle holds a file its manifest does not name", where=path / min(extra))
+    return manifest
+
+
+def parse_signature(data: bytes, path: Path) -> Signature:
+    """Read the content of ``signature.json``, which stands at ``path``.
+
+    Raises:
+        SignatureError: it is no signature as ``edgeunip sign`` writes it.
+    """
+    try:
+        return Signature.from_bytes(data)
+    except SignatureError as error:
+        raise SignatureError(error.what, where=path, why=error.why, remedy=error.remedy) from error
+
+
+def _no_bundle(path: Path) -> BundleError:
+    if path.is_file():
+        why, remedy = "it is a file", f"If it is a packed bundle: edgeunip unpack {path}."
+    else:
+        why = f"it holds no {MANIFEST}" if path.is_dir() else "no such folder"
+        remedy = "Name a NAME.bundle folder an export wrote."
+    return BundleError("Not a bundle", where=path, why=why, remedy=remedy)
 
 
 def newest(folder: Path) -> Path:
@@ -294,7 +361,7 @@ def newest(folder: Path) -> Path:
     return max(manifests, key=lambda file: file.stat().st_mtime_ns).parent
 
 
-def _parse(data: bytes, path: Path) -> Manifest:
+def _from_bytes(data: bytes, path: Path) -> Manifest:
     try:
         value = json.loads(data, parse_constant=_no_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
@@ -332,18 +399,23 @@ def _finite(text: str) -> float:
 
 
 def _check_file(path: Path, size: int, sha256: str) -> None:
-    with _opened(path) as file:
+    with opened(path) as file:
         if (found := os.fstat(file.fileno()).st_size) != size:
-            raise BundleError(f"The file has {found} bytes instead of {size}", where=path, remedy=_COPY_AGAIN)
+            raise BundleError(f"The file has {found} bytes instead of {size}", where=path, remedy=COPY_AGAIN)
         digest = hashlib.sha256()
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     if digest.hexdigest() != sha256:
-        raise BundleError("The file has changed since export (SHA-256 differs)", where=path, remedy=_COPY_AGAIN)
+        raise BundleError("The file has changed since export (SHA-256 differs)", where=path, remedy=COPY_AGAIN)
 
 
-def _read(path: Path, limit: int) -> bytes:
-    with _opened(path) as file:
+def read_file(path: Path, limit: int) -> bytes:
+    """Return the content of a plain file.
+
+    Raises:
+        BundleError: it is larger than ``limit`` bytes, no plain file, or cannot be read.
+    """
+    with opened(path) as file:
         data = file.read(limit + 1)
     if len(data) > limit:
         raise BundleError(f"The file is larger than {limit} bytes", where=path)
@@ -351,7 +423,7 @@ def _read(path: Path, limit: int) -> bytes:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def opened(path: Path) -> Iterator[BinaryIO]:
     """Open a plain file: a link is not followed and a pipe not waited for."""
     with _readable(path):
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)

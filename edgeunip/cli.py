@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from edgeunip import __version__, cli_data, cli_pretrain
+from edgeunip import __version__, cli_compress, cli_data, cli_pretrain
 from edgeunip.defaults import say
 from edgeunip.errors import EdgeunipError, missing_dependency, storage_error
 from edgeunip.options import Data, Json, Modality, RecipeFile, Resumed, RunFolder, Settings, SeveralWords, Splits
@@ -23,11 +23,14 @@ app = typer.Typer(
 )
 app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_pretrain.app, name="pretrain")
+app.add_typer(cli_compress.trust, name="trust")
+
 
 EXTRAS = {
     "torch": "train", "torchvision": "train", "timm": "train", "lightning_fabric": "train", "torchmetrics": "train",
     "tensorboard": "train", "matplotlib": "train", "safetensors": "train", "tqdm": "train", "tomli_w": "train",
     "tomli": "train", "huggingface_hub": "train", "pyarrow": "train", "openvino": "openvino", "nncf": "compress",
+    "cryptography": "sign",
 }  # fmt: skip
 
 
@@ -51,7 +54,10 @@ def options(
 def train(
     data: Data = None,
     splits: Splits = None,
-    size: Annotated[str | None, typer.Option(help="Backbone, a ViT/16: tiny (default), small, base or large.")] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(help="A ViT/16: micro, tiny (default), small, base, large; convolutional: edge-s, edge-xs."),
+    ] = None,
     head: Annotated[str | None, typer.Option(help="Decoder: light (default) or uper (UPerNet, the reference).")] = None,
     init: Annotated[
         str | None,
@@ -76,12 +82,14 @@ def train(
         named = {"size": size, "head": head, "init": init, "modality": modality}
         asked = values.collect(Recipe(), recipe, named, settings or [])
         run = fit.train(asked, open_data(data or defaults.scenes(say), splits=splits), out)
-    say(f"The run is in {run.path}. Next: edgeunip export {run.path} --target x86-cpu --int8")
+    say(f"The run is in {run.path}. Next: edgeunip export {run.path}")
 
 
 app.command()(cli_pretrain.probe)
 app.command()(cli_pretrain.analyze)
 app.command(cls=SeveralWords)(cli_pretrain.benchmark)
+app.command()(cli_compress.distill)
+app.command()(cli_compress.compare)
 
 
 @app.command("eval")
@@ -101,39 +109,23 @@ def evaluate(
     defaults.write_json(found, json)
 
 
-@app.command()
-def export(
-    run: Annotated[Path | None, typer.Argument(help="Folder of a training run. Default: the newest in runs/.")] = None,
-    target: Annotated[str, typer.Option(help="What the bundle is for: x86-cpu.")] = "x86-cpu",
-    int8: Annotated[bool, typer.Option("--int8", help="Quantise to 8 bits.")] = False,
-    calibration: Annotated[
-        Path | None, typer.Option(help="Folder of images to calibrate int8 on. Default: the run's train split.")
-    ] = None,
-    data: Data = None,
-    splits: Splits = None,
-    out: Annotated[Path | None, typer.Option(help="The bundle. Default: bundles/RUN-TARGET[-int8].bundle.")] = None,
-) -> None:
-    """Turn a run into a bundle for one target, proven on the run's val split."""
-    from edgeunip import defaults
-    from edgeunip.compress import export as exporting
-    from edgeunip.train import run as runs
-    from edgeunip.train.datasets import open_data
-
-    opened = runs.open_run(run or runs.latest(defaults.RUNS))
-    chosen = open_data(data, splits=splits) if data else opened.data()
-    place = out or defaults.bundle_folder(opened.path, target, int8=int8)
-    exporting.export(opened, chosen, place, target=target, int8=int8, calibration=calibration, say=say)
-    say(f"The bundle is {place}. Next: edgeunip stream SOURCE --model {place}")
+app.command()(cli_compress.export)
+app.command()(cli_compress.show)
+app.command()(cli_compress.sign)
+app.command()(cli_compress.pack)
+app.command()(cli_compress.unpack)
 
 
 @app.command()
-def verify(bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")]) -> None:
-    """Check every file's hash and run the golden sample on this machine."""
+def verify(bundle: cli_compress.Bundle) -> None:
+    """Check every file's hash and the signature, and run the golden sample on this machine."""
+    from edgeunip import pack
     from edgeunip.runtimes.verify import verify as check
 
-    found = check(bundle)
+    with pack.unpacked(bundle) as folder:
+        found = check(folder)
     shares = ", ".join(f"{100 * share:.2f} %" for share in found.agreement)
-    print(f"{bundle} is sound: hashes right, golden frames agree {shares} on {found.runtime}")
+    print(f"{bundle} is sound: hashes right, golden frames agree {shares} on {found.runtime}; {found.signature}")
 
 
 @app.command()

@@ -28,6 +28,13 @@ def bundle_folder(run: Path, target: str, *, int8: bool) -> Path:
     return BUNDLES / f"{run.name}-{target}{'-int8' if int8 else ''}.bundle"
 
 
+def after_export(target: str, bundle: Path) -> str:
+    """Return the command that comes after an export: a Jetson's bundle travels, the others can run here."""
+    if target.startswith(("jetson", "arm")):
+        return f"pack {bundle}"
+    return f"stream SOURCE --model {bundle}"
+
+
 def newest_bundle(say: Callable[[str], None]) -> Path:
     """Return the newest bundle in ``bundles/``, and say which it is."""
     from edgeunip import bundle

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from edgeunip import console, defaults, durable, scoring
-from edgeunip.compress.export import export
+from edgeunip.compress.export import Int8, export
 from edgeunip.runtimes.stream import Totals
 from edgeunip.runtimes.verify import Verification, verify
 from edgeunip.train import fit
@@ -59,7 +59,7 @@ def run(out: Path, data: str | None, *, splits: str | None, say: Say) -> Path:
     say("1/5 Training")
     trained = fit.train(_recipe(made), made, place)
     say("2/5 Exporting int8")
-    bundle = export(trained, made, out / "demo-int8.bundle", target="x86-cpu", int8=True, say=say)
+    bundle = export(trained, made, out / "demo-int8.bundle", target="x86-cpu", int8=Int8(on_miss="float"), say=say)
     say("3/5 Scoring run and bundle on the test split")
     scores = {name: _score(path, data=made) for name, path in (("run", place), ("int8 bundle", bundle.path))}
     for name, found in scores.items():

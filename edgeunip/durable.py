@@ -26,8 +26,13 @@ _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes, *, mode: int | None = None) -> None:
     """Replace the file ``path`` by ``data``, atomically and durably.
+
+    Args:
+        path: the file.
+        data: its new content.
+        mode: its permissions, set before a byte of ``data`` is on the disk; None for those of any new file.
 
     Raises:
         StorageError: no space, no permission, or another process is writing the same file. The old content stays,
@@ -39,6 +44,8 @@ def write_bytes(path: Path, data: bytes) -> None:
         with _locked(temporary) as file:
             try:
                 file.truncate(0)
+                if mode is not None:
+                    os.fchmod(file.fileno(), mode)
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())

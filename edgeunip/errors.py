@@ -71,6 +71,10 @@ class BundleError(EdgeunipError):
     """A bundle is damaged, incomplete, from another version, or not a bundle."""
 
 
+class SignatureError(BundleError):
+    """A key or a signature is damaged or missing, or this device's trust refuses the bundle."""
+
+
 class ExportError(EdgeunipError):
     """A run cannot be turned into a bundle for the target asked for."""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from edgeunip import bundle, defaults
 from edgeunip.errors import UsageError
-from edgeunip.runtimes.open import open_runtime
+from edgeunip.runtimes.open import open_to_judge
 from edgeunip.train import run as runs
 from edgeunip.train.datasets import DataSet, open_data
 from edgeunip.train.evaluate import Mode, Score, evaluate
@@ -42,7 +42,7 @@ def _bundle(path: Path, data: DataSet | None, split: str, mode: Mode) -> tuple[S
     recorded = manifest.provenance["data"]
     data = data or open_data(recorded["source"], splits=recorded["lists"])
     _same_classes(data, manifest.classes.names)
-    runtime = open_runtime(loaded)
+    runtime = open_to_judge(loaded)
     try:
         pictures = Pictures(data, data.split(split), manifest.agc)
         return evaluate(runtime, pictures, size=(manifest.height, manifest.width), mode=mode), runtime.name

@@ -36,7 +36,7 @@ class OpenVinoRuntime:
         where = model if isinstance(model, Path) else model.friendly_name
         try:
             core = ov.Core()
-            compiled = core.compile_model(model, "CPU", _properties(throughput=throughput, threads=threads))
+            compiled = core.compile_model(model, "CPU", properties(throughput=throughput, threads=threads))
             self.concurrency = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")) if throughput else 1
             requests = [compiled.create_infer_request() for _ in range(self.concurrency)]
         except RuntimeError as error:
@@ -86,13 +86,14 @@ class OpenVinoRuntime:
             self._requests.get()
 
 
-def _properties(*, throughput: bool, threads: int | None) -> dict[str, Any]:
-    properties: dict[str, Any] = {
+def properties(*, throughput: bool = False, threads: int | None = None) -> dict[str, Any]:
+    """Return what a model is compiled with: one request at a time at its shortest, or ``throughput``."""
+    chosen: dict[str, Any] = {
         "PERFORMANCE_HINT": "THROUGHPUT" if throughput else "LATENCY",
         # Without it some processors run bfloat16, which is slower where AMX is missing and differs from the golden map.
         "INFERENCE_PRECISION_HINT": "f32",
     }
-    return properties if threads is None else {**properties, "INFERENCE_NUM_THREADS": threads}
+    return chosen if threads is None else {**chosen, "INFERENCE_NUM_THREADS": threads}
 
 
 def _shapes(compiled: Any, where: object) -> tuple[tuple[int, int], tuple[int, int, int]]:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from edgeunip import trust
 from edgeunip.bundle import Bundle, load
 from edgeunip.errors import BundleError
 from edgeunip.protocols import Runtime
-from edgeunip.runtimes.open import open_runtime
+from edgeunip.runtimes.open import open_to_judge
 from edgeunip.runtimes.segment import decide
 from edgeunip.thermal import fit
 
@@ -24,23 +25,26 @@ class Verification:
         runtime: what ran it, for people.
         agreement: share of pixels, 0..1, equal to the stored class map, one number a golden frame.
         required: the share the manifest asks of every frame.
+        signature: what this device makes of the bundle's signature.
     """
 
     bundle: Path
     runtime: str
     agreement: tuple[float, ...]
     required: float
+    signature: trust.State
 
 
 def verify(path: Path) -> Verification:
     """Check every file of the bundle at ``path``, then run its golden sample on this machine.
 
     Raises:
-        BundleError: a file is damaged, or a golden frame agrees less than the manifest asks for.
+        BundleError: a file is damaged, a golden frame agrees less than the manifest asks for, or this device's trust
+            refuses the bundle.
         InferenceError: the model does not run here.
     """
     bundle = load(path)
-    runtime = open_runtime(bundle)
+    runtime = open_to_judge(bundle)
     try:
         agreement = golden_agreement(bundle, runtime)
     finally:
@@ -53,7 +57,7 @@ def verify(path: Path) -> Verification:
             where=path,
             remedy="Export the run again; if that changes nothing, report this machine's runtime.",
         )
-    return Verification(path, runtime.name, agreement, required)
+    return Verification(path, runtime.name, agreement, required, trust.inspect(bundle.manifest, bundle.signature()))
 
 
 def golden_agreement(bundle: Bundle, runtime: Runtime) -> tuple[float, ...]:

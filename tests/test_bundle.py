@@ -31,6 +31,7 @@ PLAIN = Manifest(
     target="x86-cpu",
     runtime="openvino",
     precision="int8",
+    capability={},
     height=32,
     width=64,
     agc=Agc(mode="plateau", smoothing_s=2.0),
@@ -40,6 +41,7 @@ PLAIN = Manifest(
     radiometry=Linear(0.01, -273.15),
     accuracy={"float32": {"miou": 0.71}, "int8": {"miou": 0.7}},
     calibration={"source": "val", "number": 8, "sha256": "0" * 64},
+    quantisation=None,
     golden_agreement=0.995,
     provenance={"recipe": {"steps": 100, "nested": [1, [2, None, True]]}, "seed": 0},
 )
@@ -352,17 +354,16 @@ def test_no_descriptor_is_left_open(saved: Path) -> None:
 # --- the manifest ---
 
 
-@pytest.mark.parametrize("schema", [2, 0, None, "1", 1.5])
+@pytest.mark.parametrize("schema", [1, 3, 0, None, "2", 1.5])
 def test_another_schema_names_both_versions(saved: Path, schema: Any) -> None:
     rewrite(saved, lambda value: value.update(schema=schema))
-    refused(saved, f"The bundle has format {schema!r} and this edgeunip reads format 1: {saved / MANIFEST}. Install")
+    refused(saved, f"The bundle has format {schema!r} and this edgeunip reads format 2: {saved / MANIFEST}. Install")
     rewrite(saved, lambda value: value.pop("schema"))
-    refused(saved, "The bundle has format None and this edgeunip reads format 1")
+    refused(saved, "The bundle has format None and this edgeunip reads format 2")
 
 
-@pytest.mark.parametrize("schema", [True, 1.0])
-def test_a_schema_that_only_equals_one(saved: Path, schema: Any) -> None:
-    rewrite(saved, lambda value: value.update(schema=schema))
+def test_a_schema_that_only_equals_two(saved: Path) -> None:
+    rewrite(saved, lambda value: value.update(schema=2.0))
     refused(saved, "The manifest has changed since export")
 
 
@@ -370,7 +371,7 @@ def test_a_schema_that_only_equals_one(saved: Path, schema: Any) -> None:
     "text",
     [
         *(b"", b"{", b"null", b"[]", b"3", b'"x"', b"\xff\xfe", b"\0" * 10, b"{}" * 2, b'{"schema": NaN}', b"[1e999]"),
-        *(b"[" * 100_000, b'{"a":' * 100_000, b"[" * 500 + b"]" * 500, b"9" * 100_000, b'{"schema": 1}'),
+        *(b"[" * 100_000, b'{"a":' * 100_000, b"[" * 500 + b"]" * 500, b"9" * 100_000, b'{"schema": 2}'),
         b'{"schema": -Infinity}',
     ],
     ids=lambda text: repr(text[:12]),
@@ -407,7 +408,9 @@ WRONG: dict[str, list[Any]] = {
     "golden_agreement": [None, "1", True, -0.01, 1.01, []],
     "accuracy": [None, [], "x", 1],
     "provenance": [None, [], "x", 1],
+    "capability": [None, [], "x", 1],
     "calibration": [[], "x", 1, False],
+    "quantisation": [[], "x", 1, False],
     "agc": [None, [], {}, "percentile", 1],
     "classes": [None, [], {}, {"classes": []}, "x"],
     "radiometry": [[], {}, "x", 1, {"model": "linear", "scale": "1", "offset": 0}],

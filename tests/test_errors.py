@@ -18,6 +18,7 @@ EXIT_CODES = {
     errors.HubError: 1,
     errors.TrainingError: 1,
     errors.BundleError: 1,
+    errors.SignatureError: 1,
     errors.ExportError: 1,
     errors.SourceError: 1,
     errors.SinkError: 1,

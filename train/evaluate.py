@@ -135,16 +135,19 @@ def evaluate_probes(
     return tuple(confusion.score() for confusion in confusions)
 
 
-def evaluate_streamed(predict: Predict, pictures: Pictures, *, size: tuple[int, int]) -> Score:
-    """Score the class maps as a stream shows them: decided at 1/4 of the input, enlarged to the nearest pixel."""
-    confusion = Confusion(pictures.data.classes)
+def evaluate_deployed(predict: Predict, pictures: Pictures, *, size: tuple[int, int]) -> tuple[Score, Score]:
+    """Score a model as :func:`evaluate` does, and the class maps as a stream shows them, with one call a picture.
+
+    A stream decides at 1/4 of the input and enlarges the classes to the nearest pixel.
+    """
+    enlarged, streamed = Confusion(pictures.data.classes), Confusion(pictures.data.classes)
     for index in range(len(pictures)):
         picture, label = pictures.read(index)
-        logits = _whole(predict, picture, size)
+        logits, truth = _whole(predict, picture, size), torch.from_numpy(label)
+        enlarged.add(_resize(logits, label.shape).max(1).indices[0], truth)
         ids = logits.argmax(1, keepdim=True).float()
-        shown = F.interpolate(ids, size=label.shape, mode="nearest-exact")[0, 0]
-        confusion.add(shown, torch.from_numpy(label))
-    return confusion.score()
+        streamed.add(F.interpolate(ids, size=label.shape, mode="nearest-exact")[0, 0], truth)
+    return enlarged.score(), streamed.score()
 
 
 def _whole(predict: Predict, picture: NDArray[np.uint8], size: tuple[int, int]) -> Tensor:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import lightning_fabric
 import numpy as np
@@ -28,8 +29,10 @@ from edgeunip.train.optim import parameter_groups, poly_lr
 from edgeunip.train.recipe import Recipe
 from edgeunip.train.resolve import differences, resolve
 from edgeunip.train.run import Run, TorchModel
-from edgeunip.train.segmentor import SegmentationTask
-from edgeunip.train.vit import SIZES
+from edgeunip.train.segmentor import SegmentationTask, Segmentor
+
+Start = Callable[[Segmentor], None]
+"""What fills an untrained model with the weights it starts from."""
 
 
 def train(recipe: Recipe, data: DataSet, out: Path | None = None, *, start: Encoder | None = None) -> Run:
@@ -54,18 +57,14 @@ def train(recipe: Recipe, data: DataSet, out: Path | None = None, *, start: Enco
     data = data.seen_as(recipe.modality)
     with one_rank_first(fabric):
         start = start or init.open_start(recipe, fabric.print)
-        sound = check.require_sound(data, ["train", "val"])
+        facts = checked(data)
     recipe = resolve(recipe, data, start)
-    out = fabric.broadcast(out or _new_folder(recipe, data))
+    out = fabric.broadcast(out or new_folder(recipe, data))
     with owned(fabric, out):
         if fabric.global_rank == 0:
-            facts = {
-                "fingerprints": {name: data.fingerprint(name) for name in ("train", "val")},
-                "class_pixels": {name: dict(pixels) for name, pixels in sound.class_pixels.items()},
-            }
             runs.create(out, recipe, data, facts, init=start.origin if start else None)
         fabric.barrier()
-        return Trainer(fabric, runs.open_run(out), data, start).fit()
+        return Trainer(fabric, runs.open_run(out), data, loading(start)).fit()
 
 
 def resume(path: Path, data: DataSet | None = None) -> Run:
@@ -79,16 +78,44 @@ def resume(path: Path, data: DataSet | None = None) -> Run:
         RunError: the folder is no run, or the data are not those it was started with.
     """
     run = runs.open_run(path)
+    if run.is_taught:
+        raise RunError("The run has a teacher", where=path, remedy=f"Go on with: edgeunip distill --resume {path}")
     data = (data or run.data()).seen_as(run.recipe.modality)
     fabric = launch(run.recipe)
-    expected = run.provenance["data"]["fingerprints"]
-    for name, fingerprint in expected.items():
-        if data.fingerprint(name) != fingerprint:
-            raise RunError(f"The {name} split has changed since the run was started", where=data.source)
+    require_unchanged(run, data)
     # A run that was stopped before its start was saved as a checkpoint needs the encoder once more.
     start = None if checkpoint.exists(path / checkpoint.FOLDER) else init.open_start(run.recipe, fabric.print)
     with owned(fabric, path):
-        return Trainer(fabric, run, data, start).fit()
+        return Trainer(fabric, run, data, loading(start)).fit()
+
+
+def checked(data: DataSet) -> dict[str, Any]:
+    """Check every image of the train and val splits; return fingerprints and class pixels, for the provenance.
+
+    Raises:
+        DataError: the data set has a defect.
+    """
+    sound = check.require_sound(data, ["train", "val"])
+    return {
+        "fingerprints": {name: data.fingerprint(name) for name in ("train", "val")},
+        "class_pixels": {name: dict(pixels) for name, pixels in sound.class_pixels.items()},
+    }
+
+
+def require_unchanged(run: Run, data: DataSet) -> None:
+    """Refuse to go on with a run on other data.
+
+    Raises:
+        RunError: a split is not the one the run was started with.
+    """
+    for name, fingerprint in run.provenance["data"]["fingerprints"].items():
+        if data.fingerprint(name) != fingerprint:
+            raise RunError(f"The {name} split has changed since the run was started", where=data.source)
+
+
+def loading(start: Encoder | None) -> Start | None:
+    """Return what sets a model's backbone from an encoder; None without one."""
+    return (lambda model: init.load(model.backbone, start)) if start else None  # type: ignore[arg-type]
 
 
 def ensure(recipe: Recipe, data: DataSet, out: Path) -> Run:
@@ -118,32 +145,41 @@ def class_weights(pixels: list[int], balance: float) -> Tensor:
     return torch.from_numpy(weights / (weights * share).sum()).float()
 
 
-def _new_folder(recipe: Recipe, data: DataSet) -> Path:
+def new_folder(recipe: Recipe, data: DataSet) -> Path:
+    """Return where a run goes whose folder is not named."""
     name = Path(data.location.partition(":")[2] or data.location).name
     return Path("runs") / f"{recipe.size}-{recipe.head}-{name}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 class Trainer:
-    """One rank's view of a run: model, optimiser, data, log."""
+    """One rank's view of a run: model, optimiser, data, log.
 
-    def __init__(self, fabric: lightning_fabric.Fabric, run: Run, data: DataSet, start: Encoder | None = None) -> None:
+    Args:
+        fabric: devices and ranks.
+        run: its folder, with or without checkpoints.
+        data: what it trains on.
+        start: fills the untrained model; only before the first checkpoint.
+    """
+
+    command = "edgeunip train"
+
+    def __init__(self, fabric: lightning_fabric.Fabric, run: Run, data: DataSet, start: Start | None = None) -> None:
         self.fabric, self.run, self.recipe = fabric, run, run.recipe
         torch.manual_seed(self.recipe.seed)
         self.model = runs.build_model(self.recipe, run.classes)
         if start:
-            init.load(self.model.backbone, start)
+            start(self.model)
+        pixels = run.provenance["data"]["class_pixels"]["train"]
+        task = self._make_task(class_weights([pixels[name] for name in run.classes.names], self.recipe.balance))
         groups = parameter_groups(
-            self.model,
-            SIZES[self.recipe.size].depth,
+            task.trained,
+            self.model.backbone.depth,
             weight_decay=self.recipe.weight_decay,
             layer_decay=self.recipe.layer_decay,
         )
-        pixels = run.provenance["data"]["class_pixels"]["train"]
-        weights = class_weights([pixels[name] for name in run.classes.names], self.recipe.balance)
-        task = SegmentationTask(self.model, weights, run.classes.ignore)
         self.optimizer = torch.optim.AdamW(groups, lr=self.recipe.lr, fused=fabric.device.type == "cuda")
         self.task, self.stepper = fabric.setup(task, self.optimizer)
-        state = State(self.model, self.optimizer, torch.zeros(2, dtype=torch.float64, device=fabric.device))
+        state = State(task.trained, self.optimizer, torch.zeros(2, dtype=torch.float64, device=fabric.device))
         if start and fabric.global_rank == 0:
             checkpoint.save(run.path / checkpoint.FOLDER, state, 0)  # a resume shall not need the encoder again
         fabric.barrier()
@@ -157,16 +193,16 @@ class Trainer:
             state,
             steps=self.recipe.steps,
             checkpoint_every=self.recipe.checkpoint_every,
-            command=f"edgeunip train --resume {run.path}",
+            command=f"{self.command} --resume {run.path}",
         )
 
     def fit(self) -> Run:
         """Run the remaining steps, evaluate, write weights and report."""
         with self.loop.started() as first:
-            for step, (images, labels) in enumerate(self._batches(first), start=first):
+            for step, batch in enumerate(self._batches(first), start=first):
                 if step and step % self.recipe.evaluate_every == 0:
                     self._evaluate(step)
-                self._step(step, images, labels)
+                self._step(step, *batch)
                 self.loop.after(step + 1)
             self.loop.require_finite(self.recipe.steps)
             score = self._evaluate(self.recipe.steps)
@@ -175,29 +211,37 @@ class Trainer:
         self.fabric.barrier()
         return self.run
 
-    def _batches(self, first: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def _make_task(self, weights: Tensor) -> SegmentationTask:
+        """Make what turns a batch into a loss; ``weights`` are those of the classes."""
+        return SegmentationTask(self.model, weights, self.run.classes.ignore)
+
+    def _make_batches(self, augment: Augmentation, share: dict[str, int]) -> Batches:
+        """Make the steps' batches; ``share`` says from which step to which, and which rank of how many."""
+        draw = Draw(self.recipe.seed, self.recipe.batch, len(self.train_pictures))
+        return Batches(self.train_pictures, augment, draw, **share)
+
+    def _batches(self, first: int) -> Iterator[tuple[Tensor, ...]]:
         recipe, fabric = self.recipe, self.fabric
         crop = recipe.crop_height, recipe.crop_width
         augment = Augmentation(recipe.height, recipe.width, crop, self.run.classes.ignore, recipe)
-        draw = Draw(recipe.seed, recipe.batch, len(self.train_pictures))
-        share = {"rank": fabric.global_rank, "ranks": fabric.world_size}
-        batches = Batches(self.train_pictures, augment, draw, first=first, last=recipe.steps, **share)
-        for images, labels in loader(batches, workers=self._workers(), pin=fabric.device.type == "cuda"):
-            yield images.to(fabric.device, non_blocking=True), labels.to(fabric.device, non_blocking=True)
+        share = {"first": first, "last": recipe.steps, "rank": fabric.global_rank, "ranks": fabric.world_size}
+        batches = self._make_batches(augment, share)
+        for batch in loader(batches, workers=self._workers(), pin=fabric.device.type == "cuda"):
+            yield tuple(part.to(fabric.device, non_blocking=True) for part in batch)
 
     def _workers(self) -> int:
         on_gpu = self.fabric.device.type == "cuda"
         return (4 if on_gpu else 0) if self.recipe.workers < 0 else self.recipe.workers
 
-    def _step(self, step: int, images: Tensor, labels: Tensor) -> None:
+    def _step(self, step: int, *batch: Tensor) -> None:
         recipe = self.recipe
         rate = poly_lr(step, base=recipe.lr, steps=recipe.steps, warmup=min(recipe.warmup, recipe.steps // 2))
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["lr_scale"]
         self.loop.seed(recipe.seed, step)
         remedy = "Lower batch, crop_height and crop_width, or take a smaller --size."
-        with memory_told(f"batch {recipe.batch} of {tuple(images.shape[-2:])} pixels", remedy):
-            loss: Tensor = self.task(images, labels)
+        with memory_told(f"batch {recipe.batch} of {tuple(batch[0].shape[-2:])} pixels", remedy):
+            loss: Tensor = self.task(*batch)
             self.fabric.backward(loss)
         if recipe.clip:
             self.fabric.clip_gradients(self.task, self.stepper, max_norm=recipe.clip, error_if_nonfinite=False)

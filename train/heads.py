@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -65,8 +67,7 @@ class UPerHead(nn.Module):
 
     def _pool(self, level: Tensor) -> Tensor:
         pooled = [
-            resize(reduce(F.adaptive_avg_pool2d(level, size)), level)
-            for reduce, size in zip(self.pools, POOLS, strict=True)
+            resize(reduce(adaptive_pool(level, size)), level) for reduce, size in zip(self.pools, POOLS, strict=True)
         ]
         context: Tensor = self.bottleneck(torch.cat([level, *pooled], dim=1))
         return context
@@ -94,6 +95,27 @@ def conv(inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int
         BatchNorm2d(outputs),
         nn.ReLU(inplace=True),
     )
+
+
+def adaptive_pool(level: Tensor, size: int) -> Tensor:
+    """Average a map [B, C, h, w] over ``size`` x ``size`` windows as ``F.adaptive_avg_pool2d`` does, by two products.
+
+    Written with constant matrices since windows that do not divide the map have no form in ONNX.
+    """
+    # A tracer hands out sizes as tensors: as numbers they make the matrices constants.
+    rows, columns = (_windows(int(side), size).to(level) for side in level.shape[-2:])
+    pooled: Tensor = rows @ level @ columns.T
+    return pooled
+
+
+@lru_cache(maxsize=64)
+def _windows(side: int, size: int) -> Tensor:
+    """Return the matrix [size, side] whose row i averages floor(i side / size) to ceil((i + 1) side / size)."""
+    matrix = torch.zeros(size, side, dtype=torch.float64)
+    for row in range(size):
+        start, end = row * side // size, -(-(row + 1) * side // size)
+        matrix[row, start:end] = 1 / (end - start)
+    return matrix
 
 
 def resize(features: Tensor, like: Tensor) -> Tensor:

@@ -23,23 +23,20 @@ from edgeunip.train.datasets import DataSet, Sample
 CACHE_BYTES = 3 << 30
 
 
-class Pictures:
-    """AGC pictures and label maps of samples, kept in memory while they fit into ``cache`` bytes a process."""
+class Kept:
+    """Pictures with label maps, kept in memory once read while they fit into ``cache`` bytes a process."""
 
-    def __init__(self, data: DataSet, samples: Sequence[Sample], agc: Agc, *, cache: int = CACHE_BYTES) -> None:
-        self.data, self.samples, self.agc, self._cache = data, samples, agc, cache
+    def __init__(self, cache: int) -> None:
+        self._cache = cache
         self._kept: dict[int, tuple[Picture, Picture]] = {}
         self._bytes = 0
 
     def __len__(self) -> int:
-        return len(self.samples)
+        raise NotImplementedError
 
     def read(self, index: int) -> tuple[Picture, Picture]:
-        """Return (picture, labels) from disk, uint8 [H, W] both; a colour picture is [H, W, 3], as it is stored."""
-        sample = self.samples[index]
-        image = self.data.read_image(sample)
-        picture = image.view(np.uint8) if image.ndim == 3 else self.agc.picture(image, self.data.radiometry)
-        return picture, self.data.read_label(sample)
+        """Return (picture, labels) from disk, uint8 [H, W] both; a colour picture is [H, W, 3]."""
+        raise NotImplementedError
 
     def __getitem__(self, index: int) -> tuple[Picture, Picture]:
         """Return (picture, labels) as :meth:`read` does."""
@@ -50,6 +47,24 @@ class Pictures:
             self._kept[index] = pair
             self._bytes += pair[0].nbytes + pair[1].nbytes
         return pair
+
+
+class Pictures(Kept):
+    """AGC pictures and label maps of a data set's samples."""
+
+    def __init__(self, data: DataSet, samples: Sequence[Sample], agc: Agc, *, cache: int = CACHE_BYTES) -> None:
+        super().__init__(cache)
+        self.data, self.samples, self.agc = data, samples, agc
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def read(self, index: int) -> tuple[Picture, Picture]:
+        """Return (picture, labels) from disk, uint8 [H, W] both; a colour picture is [H, W, 3], as it is stored."""
+        sample = self.samples[index]
+        image = self.data.read_image(sample)
+        picture = image.view(np.uint8) if image.ndim == 3 else self.agc.picture(image, self.data.radiometry)
+        return picture, self.data.read_label(sample)
 
 
 @dataclass(frozen=True)
@@ -79,14 +94,14 @@ def _order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
     return order
 
 
-Batch = tuple[Tensor, Tensor]
+Batch = tuple[Tensor, ...]
 
 
 class Batches(Dataset[Batch]):
     """Item ``i`` is this rank's share of step ``first + i``: images [b, c, h, w] float32, labels [b, h, w] int64."""
 
     def __init__(
-        self, pictures: Pictures, augment: Augmentation, draw: Draw, *, first: int, last: int, rank: int, ranks: int
+        self, pictures: Kept, augment: Augmentation, draw: Draw, *, first: int, last: int, rank: int, ranks: int
     ) -> None:
         self.pictures, self.augment, self.draw = pictures, augment, draw
         self.first, self.last, self.rank, self.ranks = first, last, rank, ranks
@@ -100,11 +115,14 @@ class Batches(Dataset[Batch]):
         share = self.draw.batch // self.ranks
         chosen = list(enumerate(self.draw(step)))[self.rank * share : (self.rank + 1) * share]
         views = [
-            self.augment(*self.pictures[index], np.random.default_rng((self.draw.seed, 2, step, position)))
-            for position, index in chosen
+            self.view(index, np.random.default_rng((self.draw.seed, 2, step, position))) for position, index in chosen
         ]
-        images = torch.from_numpy(np.stack([image for image, _ in views]))
-        return images, torch.from_numpy(np.stack([label for _, label in views]).astype(np.int64))
+        return tuple(torch.from_numpy(np.stack(parts)) for parts in zip(*views, strict=True))
+
+    def view(self, index: int, rng: np.random.Generator) -> tuple[NDArray[Any], ...]:
+        """Return one sample's part of a batch: its picture [c, h, w] float32 and its labels [h, w] int64."""
+        image, label = self.augment(*self.pictures[index], rng)
+        return image, label.astype(np.int64)
 
 
 Item = TypeVar("Item")

@@ -12,7 +12,7 @@ WARMUP_RATIO = 1e-6
 
 def layer_id(name: str, depth: int) -> int:
     """Return the depth at which a parameter sits: 0 the embeddings, i + 1 block i, ``depth`` + 1 all behind."""
-    if re.search(r"\b(cls_token|pos_embed|patch_embed)\b", name):
+    if re.search(r"\b(cls_token|pos_embed|patch_embed|conv_stem|features\.bn1)\b", name):
         return 0
     if found := re.search(r"\bblocks\.(\d+)\.", name):
         return int(found[1]) + 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import tomli_w
 
@@ -11,8 +11,10 @@ from edgeunip.thermal import Agc, Mode
 from edgeunip.train.layouts import Modality
 from edgeunip.train.settings import refuse, require_kinds
 
-SizeName = Literal["auto", "tiny", "small", "base", "large"]
+ConvName = Literal["edge-s", "edge-xs"]
+SizeName = Literal["auto", "micro", "tiny", "small", "base", "large", ConvName]
 HeadName = Literal["light", "uper", "linear"]
+NOT_NEGATIVE = ("last_heads", "merge", "brightness", "warmup", "weight_decay", "clip", "balance", "devices", "threads")
 
 
 @dataclass(frozen=True)
@@ -21,10 +23,11 @@ class Recipe:
 
     # model
     size: SizeName = "auto"  # auto = as init, tiny without
-    head: HeadName = "light"  # linear: probes on the frozen backbone
+    head: HeadName = "light"  # linear: probes on the frozen backbone; edge-* have a light head of their own
     init: str = ""  # the pre-trained encoder it starts from, a name, file or run; empty = from scratch
     layers: str = ""  # the linear head reads, counted from 1: "4,6,8,12", or all: a probe each; empty = the reference's
     last_heads: int = 0  # heads of the last block; 0 = as init, without as UNIP distilled this size
+    merge: int = 0  # patches are merged 2x2 behind this block, counted from 1; 0 = never
     drop_path: float = 0.1  # rate at the last block, rising from 0 at the first
     dropout: float = 0.1  # of whole channels before the classifier
     # picture
@@ -68,7 +71,7 @@ class Recipe:
         for name in ("steps", "batch", "checkpoint_every", "evaluate_every", "lr", "std", "scale_min"):
             if getattr(self, name) <= 0:
                 refuse(name, getattr(self, name), "Give a positive number.")
-        for name in ("last_heads", "brightness", "warmup", "weight_decay", "clip", "balance", "devices", "threads"):
+        for name in NOT_NEGATIVE:
             if getattr(self, name) < 0:
                 refuse(name, getattr(self, name), "It must not be negative.")
         for name in ("drop_path", "dropout", "focus", "contrast"):
@@ -84,6 +87,18 @@ class Recipe:
             refuse("layer_decay", self.layer_decay, "Give a factor above 0 and up to 1.")
         if self.layers and self.head != "linear":
             refuse("layers", self.layers, "It is the linear head's; leave it out, or take head = linear.")
+        if self.is_convolutional:
+            self._require_convolutional()
+
+    @property
+    def is_convolutional(self) -> bool:
+        """Whether the size is no ViT: no blocks, no heads, and nothing a pre-trained encoder would fit into."""
+        return self.size in get_args(ConvName)
+
+    def _require_convolutional(self) -> None:
+        for name, default in (("init", ""), ("head", "light"), ("last_heads", 0), ("merge", 0)):
+            if getattr(self, name) != default:
+                refuse(name, getattr(self, name), f"The size {self.size} is convolutional: leave {name} out.")
 
     def agc_parameters(self) -> Agc:
         """Return the AGC the run's pictures are made with."""

@@ -10,7 +10,7 @@ from edgeunip.train.datasets import DataSet
 from edgeunip.train.encoder import Encoder
 from edgeunip.train.linear import ALL, default_layers, parse_layers
 from edgeunip.train.recipe import Recipe
-from edgeunip.train.vit import PATCH, SIZES
+from edgeunip.train.vit import PATCH, SIZES, require_behind
 
 OPEN = ("size", "layers", "last_heads", "height", "width", "crop_height", "crop_width")
 MACHINE = ("devices", "workers", "threads")
@@ -24,7 +24,6 @@ def resolve(recipe: Recipe, data: DataSet, start: Encoder | None = None) -> Reci
     """
     recipe = init.adopt(recipe, start) if start else recipe
     recipe = replace(recipe, size="tiny") if recipe.size == "auto" else recipe
-    size = SIZES[recipe.size]
     shape = data.read_image(data.split("train")[0]).shape[:2]
     height, width = (
         given or max(PATCH, round(have / PATCH) * PATCH)
@@ -36,15 +35,22 @@ def resolve(recipe: Recipe, data: DataSet, start: Encoder | None = None) -> Reci
         width=width,
         crop_height=recipe.crop_height or height,
         crop_width=recipe.crop_width or width,
-        last_heads=recipe.last_heads or size.last_heads,
-        layers=recipe.layers or (default_layers(size.depth) if recipe.head == "linear" else ""),
     )
+    return resolved if resolved.is_convolutional else _with_heads(resolved)
+
+
+def _with_heads(recipe: Recipe) -> Recipe:
+    """Fill in what only a ViT has: the heads of its last block, and the blocks a linear probe reads."""
+    size = SIZES[recipe.size]
+    layers = recipe.layers or (default_layers(size.depth) if recipe.head == "linear" else "")
+    resolved = replace(recipe, last_heads=recipe.last_heads or size.last_heads, layers=layers)
     _require_buildable(resolved)
     return resolved
 
 
 def _require_buildable(recipe: Recipe) -> None:
     dim = SIZES[recipe.size].dim
+    require_behind(recipe.merge, SIZES[recipe.size].depth)
     if dim % recipe.last_heads:
         raise UsageError(f"{recipe.last_heads} last_heads do not divide the width {dim} of the {recipe.size} model")
     smallest = min(recipe.height, recipe.width, recipe.crop_height, recipe.crop_width)

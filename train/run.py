@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -21,7 +22,7 @@ from edgeunip import __version__, durable
 from edgeunip.classes import Classes
 from edgeunip.errors import RunError, UsageError
 from edgeunip.thermal import Radiometry, radiometry_from_json, radiometry_to_json
-from edgeunip.train import checkpoint, segmentor, settings
+from edgeunip.train import checkpoint, conv, segmentor, settings
 from edgeunip.train.augment import planes
 from edgeunip.train.datasets import DataSet, open_data
 from edgeunip.train.encoder import Origin
@@ -58,6 +59,11 @@ class Run:
         """(height, width) of the model's input, pixels."""
         return self.recipe.height, self.recipe.width
 
+    @property
+    def is_taught(self) -> bool:
+        """Whether it is a distillation, whose loss needs its teacher."""
+        return bool(self.provenance.get("teacher"))
+
     def data(self) -> DataSet:
         """Open the data set the run was trained on.
 
@@ -81,9 +87,7 @@ class Run:
         """
         path = self.path / WEIGHTS
         if not path.is_file():
-            raise RunError(
-                "The run has no weights yet", where=self.path, remedy="Finish it: edgeunip train --resume RUN."
-            )
+            raise RunError("The run has no weights yet", where=self.path, remedy="Let it end, or go on with --resume.")
         model = build_model(self.recipe, self.classes)
         checkpoint.load_weights(model, safetensors.torch.load(path.read_bytes()), path)
         return model.eval()
@@ -112,11 +116,15 @@ def best_device() -> str:
 
 def build_model(recipe: Recipe, classes: Classes) -> segmentor.Segmentor:
     """Make the untrained model of a resolved recipe; its position table has the grid of a training crop."""
+    channels = 3 if recipe.modality == "rgb" else 1
+    if recipe.is_convolutional:
+        rates = {"drop_path": recipe.drop_path, "dropout": recipe.dropout}
+        return conv.build(conv.CONV_SIZES[recipe.size], len(classes), channels=channels, **rates)
     grid = recipe.crop_height // PATCH, recipe.crop_width // PATCH
     size = SIZES[recipe.size]
     if recipe.last_heads:
         size = type(size)(size.dim, size.depth, size.heads, recipe.last_heads)
-    backbone = Backbone(size, grid, channels=3 if recipe.modality == "rgb" else 1, drop_path=recipe.drop_path)
+    backbone = Backbone(size, grid, channels=channels, drop_path=recipe.drop_path, merge=recipe.merge)
     return segmentor.build(backbone, recipe.head, len(classes), dropout=recipe.dropout, layers=recipe.layers)
 
 
@@ -136,7 +144,16 @@ def score(run: Run, data: DataSet, split: str, *, mode: Mode = "whole") -> tuple
     return evaluate_probes(TorchModel(model, run.recipe), pictures, size=run.size, mode=mode, probes=run.probes)
 
 
-def create(path: Path, recipe: Recipe, data: DataSet, facts: dict[str, Any], *, init: Origin | None = None) -> Run:
+def create(
+    path: Path,
+    recipe: Recipe,
+    data: DataSet,
+    facts: dict[str, Any],
+    *,
+    init: Origin | None = None,
+    teacher: dict[str, Any] | None = None,
+    beside: Mapping[str, str] | None = None,
+) -> Run:
     """Make a new run folder and point ``latest`` beside it to it.
 
     Args:
@@ -145,6 +162,8 @@ def create(path: Path, recipe: Recipe, data: DataSet, facts: dict[str, Any], *, 
         data: what it trains on.
         facts: added to the provenance (data hashes, class pixels, ..).
         init: where the encoder it starts from comes from.
+        teacher: what teaches it, for the provenance.
+        beside: more text files of the folder, by name.
 
     Raises:
         RunError: the folder holds a run already.
@@ -153,15 +172,16 @@ def create(path: Path, recipe: Recipe, data: DataSet, facts: dict[str, Any], *, 
         "data": {"source": data.location, "lists": data.lists, "classes": data.classes.to_json(), **facts},
         "radiometry": radiometry_to_json(data.radiometry),
         "init": asdict(init) if init else None,
+        "teacher": teacher,
     }
-    write_start(path, recipe.to_toml(), about)
+    write_start(path, recipe.to_toml(), about, beside=beside)
     place = path.resolve()
     durable.link(place.name, place.parent / "latest")
     return open_run(path)
 
 
-def write_start(path: Path, recipe: str, about: dict[str, Any]) -> None:
-    """Make a run's folder: its recipe, TOML, and its provenance: ``about``, versions, machine, command and time.
+def write_start(path: Path, recipe: str, about: dict[str, Any], *, beside: Mapping[str, str] | None = None) -> None:
+    """Make a run's folder: its recipe, TOML, its provenance (``about``, versions, machine, command and time), and more.
 
     Raises:
         RunError: the folder holds a run already.
@@ -173,7 +193,9 @@ def write_start(path: Path, recipe: str, about: dict[str, Any]) -> None:
     here = {"versions": versions(), "machine": machine(), "command": sys.argv}
     path.mkdir(parents=True, exist_ok=True)
     durable.write_json(path / PROVENANCE, about | here | {"started": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
-    durable.write_text(path / RECIPE, recipe)
+    for name, text in (beside or {}).items():
+        durable.write_text(path / name, text)
+    durable.write_text(path / RECIPE, recipe)  # last: it makes the folder a run
 
 
 def open_run(path: Path) -> Run:

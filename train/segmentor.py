@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
+from edgeunip.train.conv import ConvSegmentor
 from edgeunip.train.heads import AuxiliaryHead, LastLayerPyramid, UPerHead
 from edgeunip.train.light import LightHead
 from edgeunip.train.linear import LinearSegmentor, parse_layers
@@ -19,6 +20,7 @@ class LightSegmentor(nn.Module):
     def __init__(self, backbone: Backbone, head: LightHead) -> None:
         super().__init__()
         self.backbone = backbone
+        self.map_dim = backbone.vit.embed_dim
         self.head = head
 
     def forward(self, images: Tensor) -> Tensor:
@@ -28,7 +30,12 @@ class LightSegmentor(nn.Module):
 
     def training_logits(self, images: Tensor) -> list[tuple[Tensor, float]]:
         """Return the logits to be trained, each with the weight of its loss."""
-        return [(self(images), 1.0)]
+        return self.taught(images)[0]
+
+    def taught(self, images: Tensor) -> tuple[list[tuple[Tensor, float]], Tensor]:
+        """Return the training logits, and the last layer's map at 1/16, which is held against a teacher's."""
+        features = self.backbone(images)
+        return [(self.head(features, images), 1.0)], features
 
 
 class UPerSegmentor(nn.Module):
@@ -37,6 +44,7 @@ class UPerSegmentor(nn.Module):
     def __init__(self, backbone: Backbone, pyramid: LastLayerPyramid, head: UPerHead, auxiliary: AuxiliaryHead) -> None:
         super().__init__()
         self.backbone = backbone
+        self.map_dim = backbone.vit.embed_dim
         self.pyramid = pyramid
         self.head = head
         self.auxiliary = auxiliary
@@ -48,11 +56,18 @@ class UPerSegmentor(nn.Module):
 
     def training_logits(self, images: Tensor) -> list[tuple[Tensor, float]]:
         """Return the logits to be trained, each with the weight of its loss (auxiliary: 0.4)."""
-        levels = self.pyramid(self.backbone(images))
-        return [(self.head(levels), 1.0), (self.auxiliary(levels[2]), 0.4)]
+        return self.taught(images)[0]
+
+    def taught(self, images: Tensor) -> tuple[list[tuple[Tensor, float]], Tensor]:
+        """Return the training logits, and the last layer's map at 1/16, which is held against a teacher's."""
+        features = self.backbone(images)
+        levels = self.pyramid(features)
+        return [(self.head(levels), 1.0), (self.auxiliary(levels[2]), 0.4)], features
 
 
-Segmentor = LightSegmentor | UPerSegmentor | LinearSegmentor
+Teachable = LightSegmentor | UPerSegmentor | ConvSegmentor
+"""A model that can teach and be taught: it gives logits, and a map at 1/16 of ``map_dim`` channels."""
+Segmentor = Teachable | LinearSegmentor
 
 
 def build(backbone: Backbone, head: HeadName, classes: int, *, dropout: float = 0.1, layers: str = "all") -> Segmentor:
@@ -87,6 +102,11 @@ class SegmentationTask(nn.Module):
         self.ignore = ignore
         self.register_buffer("class_weights", class_weights, persistent=False)
 
+    @property
+    def trained(self) -> nn.Module:
+        """What training changes, and a checkpoint holds."""
+        return self.model
+
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return the weighted sum of the cross-entropies; images [B, channels, H, W], labels [B, H, W] int64."""
         terms = [
@@ -106,9 +126,13 @@ def cross_entropy(logits: Tensor, labels: Tensor, class_weights: Tensor, ignore:
     logits = F.interpolate(logits.float(), size=labels.shape[-2:], mode="bilinear", align_corners=False)
     loss = F.cross_entropy(logits, labels, class_weights, ignore_index=ignore, reduction="sum")
     valid = labels != ignore
-    total = class_weights[labels.where(valid, 0)].mul(valid).sum()
+    return share_of_mean(loss, class_weights[labels.where(valid, 0)].mul(valid).sum())
+
+
+def share_of_mean(loss: Tensor, weight: Tensor) -> Tensor:
+    """Divide this rank's sum of losses by the mean over the ranks of their pixels' weights, both scalars."""
     ranks = 1
     if distributed.is_available() and distributed.is_initialized():
-        distributed.all_reduce(total)
+        distributed.all_reduce(weight)
         ranks = distributed.get_world_size()
-    return loss * ranks / total.clamp_min(1e-6)
+    return loss * ranks / weight.clamp_min(1e-6)

@@ -27,13 +27,21 @@ def read(path: Path, base: Values) -> Values:
     Raises:
         UsageError: the file is missing or no TOML, or a key or value is wrong.
     """
+    return override(base, read_values(path))
+
+
+def read_values(path: Path) -> dict[str, Any]:
+    """Read a TOML file's keys and values, unchecked.
+
+    Raises:
+        UsageError: the file is missing or no TOML.
+    """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError("Cannot read the recipe", where=path, why=error.strerror) from error
     except ValueError as error:
         raise UsageError("The recipe is no TOML", where=path, why=error) from error
-    return override(base, values)
 
 
 def collect(base: Values, file: Path | None, named: Mapping[str, str | None], settings: Iterable[str]) -> Values:

@@ -13,8 +13,10 @@ from typing import Any
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from edgeunip.errors import UsageError
 from edgeunip.train.encoder import blocks, embed, set_heads
 from edgeunip.train.position import sincos_pos_embed
+from edgeunip.train.tokens import Merge, as_map, merge
 
 PATCH = 16
 
@@ -30,6 +32,7 @@ class ViTSize:
 
 
 SIZES = {
+    "micro": ViTSize(dim=192, depth=4, heads=3, last_heads=16),
     "tiny": ViTSize(dim=192, depth=12, heads=3, last_heads=16),
     "small": ViTSize(dim=384, depth=12, heads=6, last_heads=16),
     "base": ViTSize(dim=768, depth=12, heads=12, last_heads=16),
@@ -64,10 +67,18 @@ class Backbone(nn.Module):
         grid: (rows, columns) of the position embedding, patches; other image sizes resample it.
         channels: image channels; 1 for thermal.
         drop_path: rate of the last block; rises linearly from 0 at the first.
+        merge: patches are merged 2x2 behind this block, counted from 1; 0 = never.
+
+    Raises:
+        UsageError: no block is behind the merge.
     """
 
-    def __init__(self, size: ViTSize, grid: tuple[int, int], *, channels: int = 1, drop_path: float = 0.0) -> None:
+    def __init__(
+        self, size: ViTSize, grid: tuple[int, int], *, channels: int = 1, drop_path: float = 0.0, merge: int = 0
+    ) -> None:
         super().__init__()
+        require_behind(merge, size.depth)
+        self.merge = merge
         self.vit = make_vit(size, grid, channels=channels, init_values=1.0, final_norm=False, drop_path_rate=drop_path)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -76,12 +87,22 @@ class Backbone(nn.Module):
 
     def maps(self, images: Tensor, layers: Sequence[int]) -> list[Tensor]:
         """Return the outputs [B, dim, H/16, W/16] of some blocks, counted from 1 and rising; none behind is run."""
+        grid = int(images.shape[-2]) // PATCH, int(images.shape[-1]) // PATCH  # whole numbers to a tracer, too
         tokens, found = embed(self.vit, images), []
+        merged: Merge | None = None
         for layer, block in enumerate(blocks(self.vit)[: layers[-1]], start=1):
             tokens = block(tokens)
             if layer in layers:
-                found.append(as_map(tokens, images))
+                found.append(as_map(tokens, grid) if merged is None else merged.spread(tokens))
+            if layer == self.merge:
+                merged = merge(tokens, grid)
+                tokens = merged.coarse
         return found
+
+    @property
+    def depth(self) -> int:
+        """Number of blocks."""
+        return len(blocks(self.vit))
 
     @property
     def channels(self) -> int:
@@ -102,7 +123,11 @@ class Backbone(nn.Module):
         return self.vit.pos_embed
 
 
-def as_map(tokens: Tensor, images: Tensor) -> Tensor:
-    """Lay tokens [B, 1 + N, dim] of images [B, channels, H, W] out as a map [B, dim, H/16, W/16], without CLS."""
-    rows, columns = images.shape[-2] // PATCH, images.shape[-1] // PATCH
-    return tokens[:, 1:].transpose(1, 2).reshape(len(images), -1, rows, columns)
+def require_behind(merge: int, depth: int) -> None:
+    """Refuse to merge behind the last block or none.
+
+    Raises:
+        UsageError: it is not 0 to depth - 1.
+    """
+    if not 0 <= merge < depth:
+        raise UsageError(f"Nothing can be merged behind block {merge} of {depth}", remedy=f"Give 0 to {depth - 1}.")

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+import onnx
 import openvino
 import pytest
 
 from edgeunip import bundle, thermal
-from edgeunip.compress import export, graph, quantise
-from edgeunip.errors import BundleError, DataError, ExportError, UsageError
+from edgeunip.compress import calibration, export, graph, parity
+from edgeunip.compress.qdq import rules
+from edgeunip.compress.search import Budget
+from edgeunip.compress.targets import TARGETS
+from edgeunip.errors import BundleError, DataError, ExportError, InferenceError, UsageError
 from edgeunip.frame import Frame
+from edgeunip.runtimes.onnx_cpu import OnnxRuntime
+from edgeunip.runtimes.open import open_runtime
 from edgeunip.runtimes.openvino_cpu import OpenVinoRuntime
 from edgeunip.runtimes.segment import Segmenter
 from edgeunip.runtimes.verify import verify
@@ -24,6 +33,7 @@ from edgeunip.train.loader import Pictures
 from edgeunip.train.recipe import Recipe
 from edgeunip.train.run import Run, TorchModel
 
+INT8 = export.Int8(Budget(max_drop=100, min_speedup=0))  # untrained and tiny: nothing here is about gain
 RECIPE = Recipe(steps=3, batch=2, warmup=1, height=64, width=80, crop_height=48, crop_width=64, threads=1)
 
 
@@ -47,7 +57,7 @@ def float32(run: Run, data: DataSet, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture(scope="module")
 def int8(run: Run, data: DataSet, tmp_path_factory: pytest.TempPathFactory) -> bundle.Bundle:
     out = tmp_path_factory.mktemp("q") / "q.bundle"
-    return export.export(run, data, out, target="x86-cpu", int8=True, say=lambda _: None)
+    return export.export(run, data, out, target="x86-cpu", int8=INT8, say=lambda _: None)
 
 
 def operations(built: bundle.Bundle) -> list[str]:
@@ -64,7 +74,7 @@ def test_manifest(float32: bundle.Bundle, run: Run) -> None:
     assert manifest.radiometry == thermal.Linear(0.01, -273.15)
     assert manifest.calibration is None
     assert manifest.accuracy["float32"]["miou"] == pytest.approx(manifest.accuracy["torch"]["miou"], abs=2e-3)
-    assert {"data", "versions", "machine", "recipe", "openvino"} <= manifest.provenance.keys()
+    assert {"data", "versions", "machine", "recipe", "exporters"} <= manifest.provenance.keys()
     assert len(manifest.provenance["data"]["fingerprints"]["train"]) == 64
 
 
@@ -117,7 +127,7 @@ def test_one_preprocessing(run: Run, data: DataSet, float32: bundle.Bundle) -> N
     sample = data.split("train")[0]
     counts = data.read_image(sample)
     trained, _ = Pictures(data, [sample], run.recipe.agc_parameters())[0]
-    calibrated = quantise.from_training_split(run, data).pictures[0]
+    calibrated = calibration.from_training_split(run, data).pictures[0]
     streamed = Segmenter(float32.manifest).prepare(Frame(counts, 0, 0, radiometry=data.radiometry))
     np.testing.assert_array_equal(streamed.picture, trained)
     np.testing.assert_array_equal(streamed.model_picture, calibrated)
@@ -137,15 +147,21 @@ def test_unknown_target_names_the_known(run: Run, data: DataSet, tmp_path: Path)
 
 
 def test_parity_gate_refuses_another_model(run: Run, data: DataSet) -> None:
-    exported = graph.to_openvino(run, run.model())
+    exported = graph.to_onnx(run, run.model())
     pictures = Pictures(data, data.split("val"), run.recipe.agc_parameters())
+    shown = [thermal.fit(pictures.read(index)[0], *run.size) for index in range(2)]
     honest = TorchModel(run.model(), run.recipe)
+    found = parity.check(honest, exported, shown)
+    assert [engine.engine for engine in found] == ["onnxruntime", "openvino"]
+    assert all(engine.agreement == 1.0 and engine.difference < 1e-4 for engine in found)
 
     def shifted(picture: np.ndarray) -> np.ndarray:
         return np.roll(honest(picture), 1, axis=0)
 
-    with pytest.raises(ExportError, match="agrees with the model on"):
-        export._check_parity(shifted, exported, pictures, run.size)
+    with pytest.raises(ExportError, match=r"is not the model on onnxruntime: .* of the pixels agree"):
+        parity.check(shifted, exported, shown)
+    with pytest.raises(ExportError, match=r"a logit differs by"):
+        parity.check(lambda picture: honest(picture) * np.float32(1.1), exported, shown)
 
 
 class TestCalibrationFolder:
@@ -158,7 +174,7 @@ class TestCalibrationFolder:
     def test_real_pictures_are_taken(self, run: Run, tmp_path: Path) -> None:
         rng = np.random.default_rng(1)
         frames = [rng.integers(29000, 31000, (120, 160), np.uint16) for _ in range(12)]
-        found = quantise.from_folder(run, self.write(tmp_path / "set", frames))
+        found = calibration.from_folder(run, self.write(tmp_path / "set", frames))
         assert len(found.pictures) == 12 and found.pictures[0].shape == (64, 80)
         expected = thermal.fit(run.recipe.agc_parameters().picture(frames[0]), 64, 80)
         np.testing.assert_array_equal(found.pictures[0], expected)
@@ -166,12 +182,95 @@ class TestCalibrationFolder:
     def test_too_few(self, run: Run, tmp_path: Path) -> None:
         folder = self.write(tmp_path / "few", [np.zeros((64, 80), np.uint8)] * 3)
         with pytest.raises(DataError, match=r"Too little to calibrate on.*3 images.*at least 10"):
-            quantise.from_folder(run, folder)
+            calibration.from_folder(run, folder)
         with pytest.raises(DataError, match="no such folder"):
-            quantise.from_folder(run, tmp_path / "absent")
+            calibration.from_folder(run, tmp_path / "absent")
 
     def test_constant_pictures(self, run: Run, tmp_path: Path) -> None:
         folder = self.write(tmp_path / "gray", [np.full((64, 80), 7, np.uint8)] * 10)
-        exported = graph.to_openvino(run, run.model())
         with pytest.raises(DataError, match="all of one gray"):
-            quantise.int8(exported, quantise.from_folder(run, folder))
+            calibration.from_folder(run, folder)
+
+
+def build(run: Run, data: DataSet, out: Path, target: str, **asked: Any) -> bundle.Bundle:
+    return export.export(run, data, out, target=target, say=lambda _: None, **asked)
+
+
+@pytest.mark.parametrize(
+    ("target", "runtime", "precision"),
+    [
+        ("onnx", "onnxruntime", "float32"),
+        ("jetson-orin", "tensorrt", "float16"),
+        ("jetson-xavier", "tensorrt", "float32"),
+    ],
+)
+def test_onnx_targets(run: Run, data: DataSet, tmp_path: Path, target: str, runtime: str, precision: str) -> None:
+    built = build(run, data, tmp_path / "o.bundle", target)
+    assert (built.manifest.runtime, built.manifest.precision) == (runtime, precision)
+    assert set(built.manifest.files) == {"golden.npz", "model.onnx"}
+    model = onnx.load(built.path / "model.onnx")
+    told = json.loads({entry.key: entry.value for entry in model.metadata_props}["edgeunip"])
+    assert told["name"] == run.path.name and told["classes"] == run.classes.to_json()
+    assert "files" not in told
+    assert model.opset_import[0].version == TARGETS[target].opset
+    halves = sum(item.data_type == onnx.TensorProto.FLOAT16 for item in model.graph.initializer)
+    assert (halves > 50) == (precision == "float16")
+    assert built.manifest.accuracy[precision]["miou"] == pytest.approx(
+        built.manifest.accuracy["torch"]["miou"], abs=5e-3
+    )
+
+
+def test_jetson_int8_is_q_dq(run: Run, data: DataSet, tmp_path: Path) -> None:
+    built = build(run, data, tmp_path / "j.bundle", "jetson-orin", int8=INT8)
+    model = onnx.load(built.path / "model.onnx")
+    assert rules.violations(model) == []
+    kinds = [node.op_type for node in model.graph.node]
+    assert kinds.count("QuantizeLinear") == kinds.count("DequantizeLinear") > 50
+    quantisation = built.manifest.quantisation
+    assert quantisation is not None and quantisation["method"] == "qdq"
+    assert set(quantisation["layers"].values()) == {"int8", "float16"}
+    assert quantisation["layers"]["backbone.blocks.3.attn.qkv"] == "int8"
+    assert built.manifest.capability["speed"] == "int8 against float: left to the device"
+    report = json.loads((tmp_path / "j.export.json").read_text())
+    assert report["bundle"] == built.digest and report["attempts"][0]["speedup"] is None
+    judged = verify(built.path)
+    assert judged.runtime.endswith("CPU, in place of tensorrt") and min(judged.agreement) == 1.0
+    with pytest.raises(InferenceError, match=r"The bundle is for jetson-orin: this edgeunip has no runtime 'tensorrt'"):
+        open_runtime(built)
+
+
+def test_arm_is_float16(run: Run, data: DataSet, tmp_path: Path) -> None:
+    built = build(run, data, tmp_path / "a.bundle", "arm-cpu")
+    assert built.manifest.precision == "float16" and min(verify(built.path).agreement) > 0.99
+    with pytest.raises(UsageError, match=r"arm-cpu has no int8.*Leave out --int8"):
+        build(run, data, tmp_path / "b.bundle", "arm-cpu", int8=INT8)
+
+
+def test_onnx_bundle_runs_and_verifies(run: Run, data: DataSet, tmp_path: Path) -> None:
+    built = build(run, data, tmp_path / "o.bundle", "onnx")
+    assert min(verify(built.path).agreement) == 1.0
+    picture = np.random.default_rng(0).integers(0, 256, (64, 80), np.uint8)
+    np.testing.assert_allclose(
+        OnnxRuntime.from_bundle(built)(picture), TorchModel(run.model(), run.recipe)(picture), atol=2e-3
+    )
+    with pytest.raises(InferenceError, match=r"The model takes uint8 \(64, 80\), the picture is uint8 \(32, 32\)"):
+        OnnxRuntime.from_bundle(built)(picture[:32, :32])
+
+
+def test_int8_that_gains_nothing_is_refused_or_left_out(run: Run, data: DataSet, tmp_path: Path) -> None:
+    asked = export.Int8(Budget(max_drop=100, min_speedup=1e6))
+    with pytest.raises(ExportError, match=r"No int8 within the budget.*1e\+06 times float.*times as fast as float"):
+        build(run, data, tmp_path / "b.bundle", "x86-cpu", int8=asked)
+    assert not list(tmp_path.iterdir())
+    built = build(run, data, tmp_path / "b.bundle", "x86-cpu", int8=replace(asked, on_miss="float"))
+    assert built.manifest.precision == "float32" and built.manifest.quantisation is None
+
+
+def test_int8_twice_is_the_same_bundle(int8: bundle.Bundle, run: Run, data: DataSet, tmp_path: Path) -> None:
+    assert build(run, data, tmp_path / "again.bundle", "x86-cpu", int8=INT8).digest == int8.digest
+
+
+def test_what_is_no_bundle_is_not_replaced(run: Run, data: DataSet, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(BundleError, match="Will not replace what is no bundle"):
+        build(run, data, tmp_path / "mine", "x86-cpu")

@@ -95,7 +95,7 @@ def test_a_model_that_contradicts_its_manifest(tiny):
 
 
 def test_an_unknown_runtime(tiny):
-    with pytest.raises(InferenceError, match=r"No runtime 'openvin' on this edgeunip: .* Did you mean openvino\?"):
+    with pytest.raises(InferenceError, match=r"this edgeunip has no runtime 'openvin': .* Did you mean openvino\?"):
         open_runtime(Bundle(tiny.path, tiny_manifest(runtime="openvin")))
 
 

@@ -37,6 +37,7 @@ def tiny_manifest(**changes):
         target="x86-cpu",
         runtime="openvino",
         precision="float32",
+        capability={},
         height=HEIGHT,
         width=WIDTH,
         agc=Agc(mode="percentile", low=0, high=100),
@@ -46,6 +47,7 @@ def tiny_manifest(**changes):
         radiometry=LINEAR,
         accuracy={},
         calibration=None,
+        quantisation=None,
         golden_agreement=0.995,
         provenance={},
     )

@@ -16,7 +16,7 @@ from edgeunip.classes import Classes
 from edgeunip.errors import DataError
 from edgeunip.thermal import Agc
 from edgeunip.train.datasets import DataSet, open_data
-from edgeunip.train.evaluate import Confusion, evaluate, evaluate_streamed
+from edgeunip.train.evaluate import Confusion, evaluate, evaluate_deployed
 from edgeunip.train.loader import Pictures
 from edgeunip.train.run import TorchModel, open_run
 
@@ -136,8 +136,8 @@ def test_whole_squeezes_where_slide_does_not(stripes: Pictures) -> None:
 
 def test_streamed(stripes: Pictures) -> None:
     """Decided at a quarter, enlarged to the nearest: of a perfect predictor the same."""
-    assert evaluate_streamed(Oracle(), stripes, size=(64, 80)).miou == 1.0
-    wrong = evaluate_streamed(Oracle(wrong_rows=16), stripes, size=(64, 80))
+    assert evaluate_deployed(Oracle(), stripes, size=(64, 80))[1].miou == 1.0
+    _, wrong = evaluate_deployed(Oracle(wrong_rows=16), stripes, size=(64, 80))
     assert wrong.accuracy == pytest.approx(48 / 56)
 
 
@@ -149,7 +149,8 @@ def test_streamed_is_coarser_than_enlarged_logits(stripes: Pictures) -> None:
         slope = (columns - rows).astype(np.float32)
         return np.stack([slope, -slope, slope - 9, slope - 9])
 
-    maps = [score(soft, stripes, size=(64, 80)).confusion for score in (evaluate, evaluate_streamed)]
+    maps = [score.confusion for score in evaluate_deployed(soft, stripes, size=(64, 80))]
+    assert np.array_equal(maps[0], evaluate(soft, stripes, size=(64, 80)).confusion)
     assert not np.array_equal(*maps)
     assert np.abs(maps[0] - maps[1]).sum() < 0.1 * maps[0].sum()
 

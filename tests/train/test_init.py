@@ -22,7 +22,8 @@ from edgeunip.train.encoder import Encoder
 from edgeunip.train.optim import parameter_groups
 from edgeunip.train.public.own import encoder_bytes
 from edgeunip.train.resolve import differences, resolve
-from edgeunip.train.vit import Backbone, ViTSize, as_map
+from edgeunip.train.tokens import as_map
+from edgeunip.train.vit import PATCH, Backbone, ViTSize
 
 pytestmark = pytest.mark.usefixtures("micro")
 GRAY = torch.randn(2, 1, 64, 80, generator=torch.Generator().manual_seed(1))
@@ -44,7 +45,7 @@ def started(source: Encoder, *, grid: tuple[int, int] = (4, 5), channels: int = 
 def last_map(source: Encoder, images: torch.Tensor) -> torch.Tensor:
     """The last block's output by timm's own forward pass, without the final norm."""
     source.vit.norm = torch.nn.Identity()
-    return as_map(source.vit.forward_features(images), images)
+    return as_map(source.vit.forward_features(images), (images.shape[-2] // PATCH, images.shape[-1] // PATCH))
 
 
 @pytest.mark.parametrize("options", [{}, {"no_embed_class": True}, {"init_values": 1e-5}, {"channels": 1}])
@@ -89,7 +90,7 @@ def test_the_recipe_takes_size_and_heads_from_the_encoder(data: DataSet) -> None
     why = "it has 2 blocks of width 32, small has 12 of 384"
     assert str(told.value) == f"The encoder is of another size: micro ({why}). Leave --size out."
     with pytest.raises(
-        UsageError, match=r"none of the sizes: micro \(it has 3 blocks of width 32; known: tiny 2 of 32, "
+        UsageError, match=r"none of the sizes: micro \(it has 3 blocks of width 32; known: micro 4 of 192, tiny 2 of 32, "
     ):
         resolve(recipe(), data, encoder(depth=3))
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from edgeunip import images
 from edgeunip.errors import DataError
+from edgeunip.thermal import Counts
 from edgeunip.train.corpus import pictures, shards, sources, table
 
 
@@ -70,9 +71,24 @@ class Corpus:
         Raises:
             DataError: the file or its shard is gone, damaged, or not what was indexed.
         """
+        return np.ascontiguousarray(self._image(index).picture())
+
+    def counts(self, index: int) -> Counts:
+        """Read one image's counts, uint8 or uint16 [H, W], as they are stored; white borders are cut.
+
+        Raises:
+            DataError: as :meth:`read`.
+        """
+        return self._image(index).counts
+
+    def hash(self, index: int) -> str:
+        """Return the SHA-256 (hexadecimal) of an image's file; an index states it, a folder's image is read for it."""
+        stated = self._hashes[index].as_py()
+        return str(stated) if stated else hashlib.sha256(self._bytes(index, self.path(index))).hexdigest()
+
+    def _image(self, index: int) -> pictures.Image:
         path = self.path(index)
-        picture = pictures.decode(self._bytes(index, path), path, crop=self._crops[index].as_py()).picture()
-        return np.ascontiguousarray(picture)
+        return pictures.decode(self._bytes(index, path), path, crop=self._crops[index].as_py())
 
     def fingerprint(self) -> str:
         """Return the SHA-256 (hexadecimal) of the list of images and their content.

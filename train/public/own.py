@@ -83,6 +83,8 @@ def open_run(path: Path, name: str) -> Encoder:
 
 def _backbone(file: File, path: Path, name: str) -> Encoder:
     recipe = settings.read(path / RECIPE, Recipe())
+    if recipe.is_convolutional:
+        raise RunError("The run holds no ViT", where=path, why=f"its size is {recipe.size}")
     if recipe.size not in SIZES:
         raise RunError("The run's recipe does not name its size", where=path / RECIPE, why=recipe.size)
     size = SIZES[recipe.size]
@@ -97,13 +99,14 @@ def _backbone(file: File, path: Path, name: str) -> Encoder:
 
 
 def _licence(path: Path) -> str | None:
-    """Return the licence of what a fine-tuning run started from, where it started from something licensed."""
+    """Return the licence of what a fine-tuning run started from or was taught by, where that was licensed."""
     try:
-        start = json.loads((path / PROVENANCE).read_bytes()).get("init")
+        provenance = json.loads((path / PROVENANCE).read_bytes())
+        parts = [provenance.get(name) for name in ("init", "teacher")]
     except (OSError, ValueError) as error:
         raise RunError("The run's provenance is damaged", where=path / PROVENANCE, why=error) from error
-    found = start.get("licence") if isinstance(start, dict) else None
-    return str(found) if found else None
+    found = [part["licence"] for part in parts if isinstance(part, dict) and part.get("licence")]
+    return str(found[0]) if found else None
 
 
 @torch.no_grad()

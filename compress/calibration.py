@@ -1,27 +1,20 @@
-"""Post-training int8 with NNCF, on the OpenVINO graph."""
+"""The pictures int8 is calibrated on: real ones, made by the run's own AGC."""
 
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino
 from numpy.typing import NDArray
 
 from edgeunip import images, thermal
 from edgeunip.errors import DataError
 from edgeunip.train.datasets import DataSet
 from edgeunip.train.run import Run
-
-# NNCF imports torch's C++ builder, which remarks on a CUDA compiler without a GPU: nothing is compiled here.
-logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-
-import nncf  # noqa: E402
 
 PICTURES = 128
 FEWEST = 10
@@ -34,10 +27,17 @@ class Calibration:
     Attributes:
         source: where they come from, for the manifest.
         pictures: uint8 [H, W] each.
+
+    Raises:
+        DataError: the pictures are constant, so that no range can be found.
     """
 
     source: str
     pictures: Sequence[NDArray[np.uint8]]
+
+    def __post_init__(self) -> None:
+        if all(int(picture.max()) == int(picture.min()) for picture in self.pictures):
+            raise DataError("The calibration pictures are all of one gray", where=self.source)
 
     def to_json(self) -> dict[str, Any]:
         """Return source, number and SHA-256 of the pictures, and their gray histogram in 16 bins (shares)."""
@@ -70,18 +70,6 @@ def from_folder(run: Run, folder: Path) -> Calibration:
     chosen = [images.read_counts(paths[index]) for index in _spread(len(paths))]
     pictures = [_picture(run, counts, radiometry) for counts, radiometry in chosen]
     return Calibration(folder.name, pictures)
-
-
-def int8(model: openvino.Model, calibration: Calibration) -> openvino.Model:
-    """Quantise weights (per channel) and activations to int8; softmax, norms and attention products stay float.
-
-    Raises:
-        DataError: the pictures are constant, so that no range can be found.
-    """
-    if all(int(picture.max()) == int(picture.min()) for picture in calibration.pictures):
-        raise DataError("The calibration pictures are all of one gray", where=calibration.source)
-    dataset = nncf.Dataset(calibration.pictures, lambda picture: picture[None, None])
-    return nncf.quantize(model, dataset, model_type=nncf.ModelType.TRANSFORMER, subset_size=len(calibration.pictures))
 
 
 def _spread(count: int) -> list[int]:

@@ -1,0 +1,1 @@
+"""Distillation: a finished run teaches a smaller model by its logits, its last layer's map and its attention."""
