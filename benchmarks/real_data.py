@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeunip import bundle, scoring
-from edgeunip.compress.export import export
+from edgeunip.compress.export import Int8, export
 from edgeunip.runtimes.bench import bench, describe
 from edgeunip.train import fit, log, loop, run, settings
 from edgeunip.train.datasets import DataSet, open_data
@@ -57,7 +57,7 @@ def seconds_a_step(base: Recipe, data: DataSet) -> float:
 
 def _export(trained: run.Run, data: DataSet, *, int8: bool) -> bundle.Bundle:
     out = trained.path.parent / f"{trained.path.name}-{'int8' if int8 else 'float32'}.bundle"
-    return export(trained, data, out, target="x86-cpu", int8=int8)
+    return export(trained, data, out, target="x86-cpu", int8=Int8() if int8 else None)
 
 
 def _minutes(path: Path) -> float:
