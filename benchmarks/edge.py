@@ -100,7 +100,7 @@ def _cells(row: Row, found: Comparison, minutes: dict[str, float], *, ratio: boo
 
 def _runs(folder: Path) -> list[Path]:
     """Return the runs in a folder, the teacher first."""
-    found = [path.parent for path in folder.glob(f"*/{RECIPE}")]
+    found = [path.parent for path in folder.glob(f"*/{RECIPE}") if path.parent.name != "latest"]
     return sorted(found, key=lambda path: (path.name != "teacher", path.name))
 
 

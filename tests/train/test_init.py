@@ -90,7 +90,8 @@ def test_the_recipe_takes_size_and_heads_from_the_encoder(data: DataSet) -> None
     why = "it has 2 blocks of width 32, small has 12 of 384"
     assert str(told.value) == f"The encoder is of another size: micro ({why}). Leave --size out."
     with pytest.raises(
-        UsageError, match=r"none of the sizes: micro \(it has 3 blocks of width 32; known: micro 4 of 192, tiny 2 of 32, "
+        UsageError,
+        match=r"none of the sizes: micro \(it has 3 blocks of width 32; known: micro 4 of 192, tiny 2 of 32, ",
     ):
         resolve(recipe(), data, encoder(depth=3))
 
