@@ -17,6 +17,7 @@ from typing import Any
 
 from edgeunip import bundle, scoring
 from edgeunip.compress.export import Int8, export
+from edgeunip.compress.search import Budget
 from edgeunip.runtimes.bench import bench, describe
 from edgeunip.train import fit, log, loop, run, settings
 from edgeunip.train.datasets import DataSet, open_data
@@ -57,7 +58,7 @@ def seconds_a_step(base: Recipe, data: DataSet) -> float:
 
 def _export(trained: run.Run, data: DataSet, *, int8: bool) -> bundle.Bundle:
     out = trained.path.parent / f"{trained.path.name}-{'int8' if int8 else 'float32'}.bundle"
-    return export(trained, data, out, target="x86-cpu", int8=Int8() if int8 else None)
+    return export(trained, data, out, target="x86-cpu", int8=Int8(Budget(min_speedup=0)) if int8 else None)
 
 
 def _minutes(path: Path) -> float:

@@ -7,15 +7,18 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as state
 from typing_extensions import Self
 
 from edgeunip.bundle import Bundle
 from edgeunip.errors import InferenceError
+from edgeunip.runtimes.contract import require_picture, require_promised, shapes
 
 MODEL = "model.onnx"
 
-# What ONNX Runtime raises has no common base of its own but these.
-_FAILURES = (RuntimeError, ValueError, NotImplementedError)
+# ONNX Runtime has a class of its own for each kind of failure, and no common base but Exception.
+_OWN = [kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+_FAILURES: tuple[type[Exception], ...] = (RuntimeError, ValueError, *_OWN)
 
 
 class OnnxRuntime:
@@ -26,7 +29,7 @@ class OnnxRuntime:
 
         Args:
             model: takes uint8 [1, 1, H, W], gives float32 [1, classes, h, w]; a file or its content.
-            throughput: two concurrent calls of half the threads' worth instead of the shortest time for each.
+            throughput: two concurrent calls, which share the threads, instead of the shortest time for each.
             threads: processor threads to use; None leaves it to ONNX Runtime.
 
         Raises:
@@ -50,13 +53,8 @@ class OnnxRuntime:
     @classmethod
     def from_bundle(cls, bundle: Bundle, *, throughput: bool = False, threads: int | None = None) -> Self:
         """Load ``model.onnx`` of a bundle whose files have been checked, and hold it to the manifest's shapes."""
-        manifest = bundle.manifest
         runtime = cls(bundle.path / MODEL, throughput=throughput, threads=threads)
-        size = manifest.height, manifest.width
-        logits = len(manifest.classes), manifest.height // 4, manifest.width // 4
-        if (runtime.input_shape, runtime.output_shape) != (size, logits):
-            found = f"{runtime.input_shape} -> {runtime.output_shape}"
-            raise InferenceError(f"The model is {found}, its manifest says {size} -> {logits}", where=bundle.path)
+        require_promised((runtime.input_shape, runtime.output_shape), bundle)
         return runtime
 
     def __call__(self, picture: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -65,9 +63,7 @@ class OnnxRuntime:
         Raises:
             InferenceError: the shape or type does not fit, or ONNX Runtime failed.
         """
-        if picture.shape != self.input_shape or picture.dtype != np.uint8:
-            found, wanted = f"{picture.dtype} {picture.shape}", f"uint8 {self.input_shape}"
-            raise InferenceError(f"The model takes {wanted}, the picture is {found}")
+        require_picture(picture, self.input_shape)
         try:
             (logits,) = self._session.run(None, {self._input: picture[None, None]})
         except _FAILURES as error:
@@ -86,11 +82,7 @@ def _shapes(session: ort.InferenceSession, where: object) -> tuple[tuple[int, in
     if types != ["tensor(uint8)", "tensor(float)"] or not all(isinstance(n, int) for p in ports for n in p.shape):
         raise InferenceError("The model must have one fixed uint8 input and one float32 output", where=where, why=types)
     source, logits = (tuple(port.shape) for port in ports)
-    if len(source) != 4 or source[:2] != (1, 1) or len(logits) != 4 or logits[0] != 1:
-        raise InferenceError(
-            "The model must take [1, 1, H, W] and give [1, classes, h, w]", where=where, why=(source, logits)
-        )
-    return (source[2], source[3]), (logits[1], logits[2], logits[3])
+    return shapes(source, logits, where)
 
 
 def _first_line(error: Exception) -> str:

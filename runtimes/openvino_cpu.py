@@ -13,6 +13,7 @@ from typing_extensions import Self
 
 from edgeunip.bundle import Bundle
 from edgeunip.errors import InferenceError
+from edgeunip.runtimes.contract import require_picture, require_promised, shapes
 
 
 class OpenVinoRuntime:
@@ -50,13 +51,8 @@ class OpenVinoRuntime:
     @classmethod
     def from_bundle(cls, bundle: Bundle, *, throughput: bool = False, threads: int | None = None) -> Self:
         """Load ``model.xml`` of a bundle whose files have been checked, and hold it to the manifest's shapes."""
-        manifest = bundle.manifest
         runtime = cls(bundle.path / "model.xml", throughput=throughput, threads=threads)
-        size = manifest.height, manifest.width
-        logits = len(manifest.classes), manifest.height // 4, manifest.width // 4
-        if (runtime.input_shape, runtime.output_shape) != (size, logits):
-            found = f"{runtime.input_shape} -> {runtime.output_shape}"
-            raise InferenceError(f"The model is {found}, its manifest says {size} -> {logits}", where=bundle.path)
+        require_promised((runtime.input_shape, runtime.output_shape), bundle)
         return runtime
 
     def __call__(self, picture: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -67,9 +63,7 @@ class OpenVinoRuntime:
         Raises:
             InferenceError: the shape or type does not fit, or OpenVINO failed.
         """
-        if picture.shape != self.input_shape or picture.dtype != np.uint8:
-            found, wanted = f"{picture.dtype} {picture.shape}", f"uint8 {self.input_shape}"
-            raise InferenceError(f"The model takes {wanted}, the picture is {found}")
+        require_picture(picture, self.input_shape)
         request = self._requests.get()
         try:
             request.infer([picture[None, None]], share_inputs=True)
@@ -103,11 +97,7 @@ def _shapes(compiled: Any, where: object) -> tuple[tuple[int, int], tuple[int, i
     if types != ["u8", "f32"] or any(port.partial_shape.is_dynamic for port in ports):
         raise InferenceError("The model must have one fixed uint8 input and one float32 output", where=where, why=types)
     source, logits = (tuple(int(side) for side in port.shape) for port in ports)
-    if len(source) != 4 or source[:2] != (1, 1) or len(logits) != 4 or logits[0] != 1:
-        raise InferenceError(
-            "The model must take [1, 1, H, W] and give [1, classes, h, w]", where=where, why=(source, logits)
-        )
-    return (source[2], source[3]), (logits[1], logits[2], logits[3])
+    return shapes(source, logits, where)
 
 
 def _first_line(error: Exception) -> str:

@@ -104,13 +104,19 @@ def test_nothing_within_the_budget_names_what_costs() -> None:
 
 
 def test_speed_is_part_of_the_budget() -> None:
-    """Too slow is not mended by putting layers back: nothing more is tried."""
-    slow = Table({MAX: 0.8, PERCENTILE: 0.8}, seconds=0.004)
-    found, said = find(slow, timed=True, seconds=0.004)
-    assert found.form is None and slow.asked == [MAX, PERCENTILE]
+    """Twice as slow as float is not mended by another variant or by layers put back: nothing more is tried."""
+    slow = Table({MAX: 0.8, PERCENTILE: 0.8}, seconds=0.010)
+    found, said = find(slow, timed=True, seconds=0.005)
+    assert found.form is None and slow.asked == [MAX]
     assert "times as fast as float" in said[0]
-    fast, _ = find(Table({MAX: 0.8, PERCENTILE: 0.8}, seconds=0.002), timed=True, seconds=0.008)
-    assert fast.chosen is not None and fast.chosen.speedup is not None and 2 < fast.chosen.speedup < 6
+    fast, _ = find(Table({MAX: 0.8, PERCENTILE: 0.8}, seconds=0.002), timed=True, seconds=0.010)
+    assert fast.chosen is not None and fast.chosen.speedup is not None and fast.chosen.speedup > 1.5
+
+
+def test_a_little_too_slow_is_tried_otherwise() -> None:
+    """Without a floor under the speed of this machine: the ratio of equal times is near 1, whatever it does."""
+    found, _ = find(Table({MAX: 0.8, PERCENTILE: 0.8}, seconds=0.004), timed=True, seconds=0.004, min_speedup=0.0)
+    assert found.chosen is not None and found.chosen.variant == MAX
 
 
 def test_attempts_are_plain_values() -> None:
