@@ -139,8 +139,9 @@ def test_a_view_is_a_function_of_the_generator(seed: int) -> None:
     first, second = (augment(picture, label, np.random.default_rng(seed)) for _ in range(2))
     np.testing.assert_array_equal(first[0], second[0])
     np.testing.assert_array_equal(first[1], second[1])
-    other = augment(picture, label, np.random.default_rng(seed + 1))
-    assert not np.array_equal(first[0], other[0])
+    others = [augment(picture, label, np.random.default_rng(seed + step)) for step in range(1, 5)]
+    # Two seeds may draw the same small view, undistorted; four more do not.
+    assert not all(np.array_equal(first[0], other[0]) for other in others)
     np.testing.assert_array_equal(picture, before[0])
     np.testing.assert_array_equal(label, before[1])
 
