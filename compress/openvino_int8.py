@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -56,16 +58,17 @@ class NncfQuantiser:
         """Quantise weights (per channel) and activations; softmax, norms and attention products stay float."""
         model = self.convert()
         ignored = [n.get_friendly_name() for n in weighted(model) if _layer(n) in variant.float_layers]
-        quantised = nncf.quantize(
-            model,
-            nncf.Dataset(self.calibration.pictures, lambda picture: picture[None, None]),
-            # A transformer's pattern keeps attention float; symmetric activations are a convolution's fastest form.
-            model_type=nncf.ModelType.TRANSFORMER if self.attends else None,
-            preset=nncf.QuantizationPreset.MIXED if self.attends else nncf.QuantizationPreset.PERFORMANCE,
-            subset_size=len(self.calibration.pictures),
-            ignored_scope=nncf.IgnoredScope(names=ignored, validate=False),
-            advanced_parameters=_parameters(variant),
-        )
+        with contextlib.redirect_stdout(sys.stderr):  # its progress bars: standard output is for data
+            quantised = nncf.quantize(
+                model,
+                nncf.Dataset(self.calibration.pictures, lambda picture: picture[None, None]),
+                # A transformer's pattern keeps attention float; symmetric activations are a convolution's fastest form.
+                model_type=nncf.ModelType.TRANSFORMER if self.attends else None,
+                preset=nncf.QuantizationPreset.MIXED if self.attends else nncf.QuantizationPreset.PERFORMANCE,
+                subset_size=len(self.calibration.pictures),
+                ignored_scope=nncf.IgnoredScope(names=ignored, validate=False),
+                advanced_parameters=_parameters(variant),
+            )
         quantised.set_friendly_name("edgeunip")
         return OpenVinoForm(quantised, precisions(quantised))
 
