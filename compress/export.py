@@ -17,10 +17,11 @@ from edgeunip.bundle import Bundle, Golden, Manifest
 from edgeunip.compress import calibration as calibrating
 from edgeunip.compress import graph, parity, search
 from edgeunip.compress.calibration import Calibration
-from edgeunip.compress.forms import Form, OnnxForm, OpenVinoForm, weighted_layers
+from edgeunip.compress.forms import Form, OnnxForm, OpenVinoForm
 from edgeunip.compress.half import to_float16
 from edgeunip.compress.onnx_int8 import QdqQuantiser
 from edgeunip.compress.openvino_int8 import NncfQuantiser
+from edgeunip.compress.qdq.layers import find_layers
 from edgeunip.compress.search import Budget, Found, Mode, Quantiser
 from edgeunip.compress.targets import TARGETS, Target, has_byte_products
 from edgeunip.errors import UsageError, near
@@ -178,7 +179,7 @@ def _target(name: str, int8: Int8 | None) -> Target:
 
 def _plain(target: Target, exported: onnx.ModelProto, work: _Work, say: Say) -> _Made:
     """Make the form without int8, and score it and the model itself."""
-    layers = dict.fromkeys(weighted_layers(exported), target.plain)
+    layers = {layer.name: target.plain for layer in find_layers(exported)}
     half = target.plain == "float16"
     if target.runtime == "openvino":
         form: Form = OpenVinoForm(graph.to_openvino(exported), layers, half=half)

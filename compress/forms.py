@@ -8,13 +8,12 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import onnx
 import openvino
 
 from edgeunip.bundle import Manifest
-from edgeunip.compress.names import layer_name
 from edgeunip.protocols import Runtime
 from edgeunip.runtimes.onnx_cpu import OnnxRuntime
 from edgeunip.runtimes.openvino_cpu import OpenVinoRuntime
@@ -102,13 +101,3 @@ def serialise(model: onnx.ModelProto) -> bytes:
     """Return a model's bytes, the same for the same model."""
     data: bytes = model.SerializeToString(deterministic=True)
     return data
-
-
-def weighted_layers(model: onnx.ModelProto) -> list[str]:
-    """Return the names of the layers with weights, in the graph's order."""
-    constant = {item.name for item in model.graph.initializer}
-    found: dict[str, Any] = {}
-    for node in model.graph.node:
-        if node.op_type in ("Conv", "ConvTranspose", "MatMul", "Gemm") and node.input[1] in constant:
-            found[layer_name(node.name)] = None
-    return list(found)

@@ -172,12 +172,14 @@ def search(
         say: told each attempt.
     """
     attempts, best, costs = list[Attempt](), None, dict[str, float]()
+    reference = plain.runtime() if timed else None
 
     def attempt(variant: Variant) -> tuple[Attempt, Form]:
         form = quantiser.quantise(variant)
-        found = score(form.runtime())
+        runtime = form.runtime()
+        found = score(runtime)
         drop = 100 * (plain_accuracy["miou"] - found["miou"])
-        attempts.append(Attempt(variant, found, drop, speedup(plain, form, pictures) if timed else None))
+        attempts.append(Attempt(variant, found, drop, speedup(reference, runtime, pictures) if reference else None))
         say(f"int8, {variant}: {_told(attempts[-1])}")
         return attempts[-1], form
 
@@ -208,9 +210,9 @@ def _variants(
         yield replace(best.variant, float_layers=tuple(sorted(costliest[:count])))
 
 
-def speedup(plain: Form, int8: Form, pictures: Sequence[NDArray[np.uint8]]) -> float:
+def speedup(plain: Runtime, int8: Runtime, pictures: Sequence[NDArray[np.uint8]]) -> float:
     """Return how many times as fast ``int8`` is as ``plain`` here: median over rounds that take turns."""
-    runtimes = [plain.runtime(), int8.runtime()]
+    runtimes = [plain, int8]
     for runtime in runtimes:
         _seconds(runtime, pictures, WARM_UP)
     ratios = []

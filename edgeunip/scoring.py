@@ -41,7 +41,7 @@ def _bundle(path: Path, data: DataSet | None, split: str, mode: Mode) -> tuple[S
     manifest = loaded.manifest
     recorded = manifest.provenance["data"]
     data = data or open_data(recorded["source"], splits=recorded["lists"])
-    _same_classes(data, manifest.classes.names)
+    data.require_classes(manifest.classes.names)
     runtime = open_to_judge(loaded)
     try:
         pictures = Pictures(data, data.split(split), manifest.agc)
@@ -58,11 +58,3 @@ def _run(path: Path, data: DataSet | None, split: str, mode: Mode) -> tuple[Scor
         )
     (found,) = runs.score(run, data or run.data(), split, mode=mode)
     return found, f"torch {runs.best_device()}"
-
-
-def _same_classes(data: DataSet, names: tuple[str, ...]) -> None:
-    if data.classes.names != names:
-        raise UsageError(
-            f"The data set has the classes {', '.join(data.classes.names)}; the model knows {', '.join(names)}",
-            where=data.source,
-        )

@@ -87,6 +87,16 @@ class DataSet:
             raise UsageError("Unknown modality", where=modality, remedy=near(modality, get_args(Modality)))
         return replace(self, modality=cast(Modality, modality))
 
+    def require_classes(self, names: tuple[str, ...], *, who: str = "model") -> None:
+        """Refuse to be the data of a model (or what ``who`` says) that knows other classes.
+
+        Raises:
+            UsageError: the classes differ.
+        """
+        if self.classes.names != names:
+            has, knows = ", ".join(self.classes.names), ", ".join(names)
+            raise UsageError(f"The data set has the classes {has}; the {who} knows {knows}", where=self.source)
+
     def split(self, name: str) -> tuple[Sample, ...]:
         """Return the samples of a split.
 

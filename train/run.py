@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from edgeunip import __version__, durable
 from edgeunip.classes import Classes
-from edgeunip.errors import RunError, UsageError
+from edgeunip.errors import RunError
 from edgeunip.thermal import Radiometry, radiometry_from_json, radiometry_to_json
 from edgeunip.train import checkpoint, conv, segmentor, settings
 from edgeunip.train.augment import planes
@@ -136,9 +136,7 @@ def score(run: Run, data: DataSet, split: str, *, mode: Mode = "whole") -> tuple
         DataError: the data set has no such split.
         UsageError: it has other classes.
     """
-    if data.classes.names != run.classes.names:
-        has, knows = ", ".join(data.classes.names), ", ".join(run.classes.names)
-        raise UsageError(f"The data set has the classes {has}; the model knows {knows}", where=data.source)
+    data.require_classes(run.classes.names)
     model = run.model().to(best_device())
     pictures = Pictures(data.seen_as(run.recipe.modality), data.split(split), run.recipe.agc_parameters())
     return evaluate_probes(TorchModel(model, run.recipe), pictures, size=run.size, mode=mode, probes=run.probes)

@@ -58,7 +58,7 @@ def distill(plan: Lesson, recipe: Recipe, data: DataSet | None = None, out: Path
     fabric = launch(recipe)
     data = (data or taught_by.data()).seen_as(recipe.modality)
     teacher = Teacher(taught_by, fabric.device)
-    teacher.require_classes(data)
+    data.require_classes(taught_by.classes.names, who="teacher")
     with one_rank_first(fabric):
         encoder = init.open_start(recipe, fabric.print)
         facts = fit.checked(data)

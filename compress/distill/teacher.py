@@ -15,7 +15,6 @@ from edgeunip import thermal
 from edgeunip.errors import UsageError
 from edgeunip.train import run as runs
 from edgeunip.train.augment import planes
-from edgeunip.train.datasets import DataSet
 from edgeunip.train.linear import LinearSegmentor
 from edgeunip.train.recipe import Recipe
 from edgeunip.train.run import Run
@@ -61,17 +60,6 @@ class Teacher:
     def facts(self) -> dict[str, Any]:
         """Return what the student's provenance keeps of it; its licence binds the student."""
         return {"source": str(self.run.path.resolve()), "sha256": self.sha256, "licence": _licence(self.run)}
-
-    def require_classes(self, data: DataSet) -> None:
-        """Refuse a data set of other classes.
-
-        Raises:
-            UsageError: the classes differ.
-        """
-        mine, theirs = self.run.classes.names, data.classes.names
-        if mine != theirs:
-            what = f"The data set has the classes {', '.join(theirs)}; the teacher knows {', '.join(mine)}"
-            raise UsageError(what, where=data.source)
 
 
 def open_run(name: str) -> Run:

@@ -14,9 +14,10 @@ from torch.nn import functional as F
 
 from edgeunip.classes import Classes
 from edgeunip.compress import graph
-from edgeunip.compress.forms import serialise, weighted_layers
+from edgeunip.compress.forms import serialise
 from edgeunip.compress.half import to_float16
 from edgeunip.compress.names import layer_name
+from edgeunip.compress.qdq.layers import find_layers
 from edgeunip.errors import ExportError
 from edgeunip.runtimes.onnx_cpu import OnnxRuntime
 from edgeunip.runtimes.openvino_cpu import OpenVinoRuntime
@@ -96,7 +97,7 @@ def test_a_later_opset_and_an_older_one(light: tuple[Run, Segmentor, onnx.ModelP
 
 
 def test_weighted_layers_are_the_models(light: tuple[Run, Segmentor, onnx.ModelProto]) -> None:
-    names = weighted_layers(light[2])
+    names = [layer.name for layer in find_layers(light[2])]
     modules = {name for name, part in light[1].named_modules() if isinstance(part, (torch.nn.Linear, torch.nn.Conv2d))}
     assert len(names) == len(modules)
     assert {"backbone.blocks.0.attn.qkv", "backbone.blocks.11.mlp.fc2", "head.classify", "head.context"} <= set(names)
