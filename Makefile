@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow check clean
+.PHONY: demo test test-slow test-system test-vivid check clean
 
 demo: $(VENV)/installed
 	$(BIN)/edgeunip demo
@@ -13,6 +13,15 @@ test: $(VENV)/installed
 
 test-slow: $(VENV)/installed
 	$(BIN)/python -m pytest -m slow
+
+# Our V4L2 reader on the kernel's own test driver, in a virtual machine; skipped with a reason where there is none.
+test-vivid: $(VENV)/installed
+	$(BIN)/python tests/vivid/run.py
+
+# Talks to real servers on loopback: a broker, an RTSP server, a browser, an X server.
+test-system: $(VENV)/installed
+	tests/system/install.sh
+	$(BIN)/python -m pytest -m "system and not slow"
 
 check: $(VENV)/installed
 	$(BIN)/ruff check .

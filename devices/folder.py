@@ -58,8 +58,8 @@ class FolderCamera:
 
     def _read(self, file: Path, seq: int) -> Frame:
         counts, radiometry = images.read_counts(file)
-        counts, radiometry = profiles.apply(self._profile, counts, radiometry, file)
-        return Frame(counts, seq, time.monotonic_ns(), radiometry=radiometry)
+        t_ns = time.monotonic_ns()
+        return profiles.frame(self._profile, counts, seq=seq, t_ns=t_ns, where=file, radiometry=radiometry)
 
 
 def list_images(path: Path) -> list[Path]:

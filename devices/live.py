@@ -15,24 +15,21 @@ import av
 from av.container import InputContainer
 from typing_extensions import Self
 
+from edgeunip.budget import BUDGET
 from edgeunip.devices import planes, profiles
 from edgeunip.devices.profiles import Profile
 from edgeunip.devices.video import check_format, rate_hz, video_stream
 from edgeunip.errors import SourceError
 from edgeunip.frame import Frame
 
-# Time to connect and to get the first frame.
-OPEN_S = 10.0
-# A shutter correction freezes some cameras for up to 3 s.
-STALL_S = 4.0
-# Time given to the thread to let go of the device.
-CLOSE_S = 1.0
-# Older than this, a kernel time stamp is on another clock.
-_CLOCK_S = 10.0
+# A shutter correction silences some cameras.
+STALL_S = BUDGET.shutter_s + BUDGET.stall_s(None)
+# Time given to the thread to let go of the connection.
+CLOSE_S = BUDGET.stop_s / 2
 
 
 class LiveCamera:
-    """A camera or stream that PyAV reads.
+    """A stream that PyAV reads.
 
     Frame numbers count what arrived, undecodable frames included: a gap is a frame the consumer was too slow for, or
     one that was damaged.
@@ -42,11 +39,14 @@ class LiveCamera:
         connect: opens the source; called in the reading thread.
         explain: tells a failure of the source in one line, without credentials.
         profile: the camera model.
-        stamped: the source stamps its frames with the monotonic clock.
         stall_s: seconds without a frame after which the source counts as lost.
+
+    Attributes:
+        raw: False: a codec's picture of a scene at rest may well repeat.
     """
 
     live = True
+    raw = False
 
     def __init__(
         self,
@@ -55,7 +55,6 @@ class LiveCamera:
         *,
         explain: Callable[[av.FFmpegError], SourceError],
         profile: Profile | None = None,
-        stamped: bool = False,
         stall_s: float = STALL_S,
     ) -> None:
         self.name = name
@@ -63,16 +62,20 @@ class LiveCamera:
         self.connect = connect
         self.explain = explain
         self.profile = profile
-        self.stamped = stamped
         self.stall_s = stall_s
         self._reader: _Reader | None = None
+
+    @property
+    def damaged(self) -> int:
+        """Frames of this opening that arrived damaged."""
+        return self._reader.damaged if self._reader else 0
 
     def __enter__(self) -> Self:
         """Open the source and wait for its first frame, whose shape and depth it must keep."""
         self._reader = reader = _Reader(self)
         reader.start()
         try:
-            reader.wait(OPEN_S)
+            reader.wait(BUDGET.open_s)
         except BaseException:
             self._close()
             raise
@@ -107,6 +110,7 @@ class _Reader(threading.Thread):
     def __init__(self, camera: LiveCamera) -> None:
         super().__init__(name=f"camera {camera.name}", daemon=True)
         self.rate_hz: float | None = None
+        self.damaged = 0
         self._camera = camera
         self._changed = threading.Condition()
         self._newest: Frame | None = None
@@ -119,7 +123,11 @@ class _Reader(threading.Thread):
         try:
             self._read()
             fault = SourceError(
-                "The live source ended", where=self._camera.name, why="end of stream", remedy="Is the camera still on?"
+                "The live source ended",
+                where=self._camera.name,
+                why="end of stream",
+                remedy="Is the camera still on?",
+                reason="end",
             )
         except av.FFmpegError as error:
             fault = self._camera.explain(error)
@@ -133,7 +141,9 @@ class _Reader(threading.Thread):
         """Wait until a frame is there; it stays for :meth:`take`."""
         with self._changed:
             if not self._changed.wait_for(self._is_news, limit_s):
-                raise SourceError("The camera gives no frame", where=self._camera.name, why=f"for {limit_s:g} s")
+                raise SourceError(
+                    "The camera gives no frame", where=self._camera.name, why=f"for {limit_s:g} s", reason="silence"
+                )
             if self._newest is None and self._fault is not None and not self._stopped:
                 raise self._fault
 
@@ -158,7 +168,7 @@ class _Reader(threading.Thread):
         with self._camera.connect() as container:
             stream = video_stream(container, self._camera.name)
             self.rate_hz = rate_hz(stream)
-            for seq, image in _images(container, stream):
+            for seq, image in self._images(container, stream):
                 if self._stopped:
                     return
                 frame = self._frame(image, seq)
@@ -169,31 +179,25 @@ class _Reader(threading.Thread):
                     self._changed.notify_all()
 
     def _frame(self, image: av.VideoFrame, seq: int) -> Frame:
-        camera, now = self._camera, time.monotonic_ns()
+        camera, t_ns = self._camera, time.monotonic_ns()
         packed = camera.profile is not None and camera.profile.packed
         counts = planes.counts(image, packed=packed, where=camera.name)
-        counts, radiometry = profiles.apply(camera.profile, counts, None, camera.name)
-        t_ns = capture_time(image.time, now) if camera.stamped else now
-        return Frame(counts, seq, t_ns, radiometry=radiometry)
+        return profiles.frame(camera.profile, counts, seq=seq, t_ns=t_ns, where=camera.name)
 
-
-def capture_time(stamp_s: float | None, now_ns: int) -> int:
-    """Return the monotonic time of capture in nanoseconds: the driver's stamp, unless it is on another clock."""
-    if stamp_s is None or not 0 <= now_ns - stamp_s * 1e9 <= _CLOCK_S * 1e9:
-        return now_ns
-    return round(stamp_s * 1e9)
-
-
-def _images(container: InputContainer, stream: av.VideoStream) -> Iterator[tuple[int, av.VideoFrame]]:
-    """Yield (number, frame); frames that arrive damaged are counted and left out."""
-    seq = 0
-    for packet in container.demux(stream):
-        try:
-            images = [] if packet.is_corrupt else packet.decode()
-        except av.error.InvalidDataError:
-            images = []
-        for image in images:
-            if not image.is_corrupt:
-                yield seq, image
-            seq += 1
-        seq += not images
+    def _images(self, container: InputContainer, stream: av.VideoStream) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Yield (number, frame); frames that arrive damaged are counted and left out."""
+        seq = 0
+        for packet in container.demux(stream):
+            try:
+                images = [] if packet.is_corrupt else packet.decode()
+                self.damaged += packet.is_corrupt
+            except av.error.InvalidDataError:
+                images = []
+                self.damaged += 1
+            for image in images:
+                if image.is_corrupt:
+                    self.damaged += 1
+                else:
+                    yield seq, image
+                seq += 1
+            seq += not images

@@ -1,120 +1,189 @@
-"""What is known of camera models: where the counts stand in a frame and how they become degC."""
+"""The camera models that are known, those the user added included, and which of them a device is."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping
 
-import numpy as np
-from numpy.typing import NDArray
+from edgeunip.devices import lepton, profile_files
+from edgeunip.devices.profile import Profile, apply, frame, unpack
+from edgeunip.errors import UsageError, near
+from edgeunip.thermal import Linear
 
-from edgeunip.errors import SourceError, UsageError, near
-from edgeunip.thermal import Counts, Linear, Radiometry
+__all__ = ["PROFILES", "Profile", "apply", "find", "frame", "known", "match", "unpack"]
 
 _KELVIN = 273.15
-
-
-@dataclass(frozen=True)
-class Profile:
-    """A camera model.
-
-    Attributes:
-        name: as the user writes it.
-        about: what it stands for, one line for people.
-        radiometry: counts to degC; None where the camera gives bare counts.
-        packed: the camera announces YUYV, but each pair of bytes is one little-endian 16-bit count.
-        split: (rows, columns) of a frame on the wire whose lower half holds the counts; the upper is a picture.
-        telemetry: (rows, columns) of a frame on the wire whose last two rows are no pixels.
-    """
-
-    name: str
-    about: str
-    radiometry: Linear | None = None
-    packed: bool = False
-    split: tuple[int, int] | None = None
-    telemetry: tuple[int, int] | None = None
-
 
 PROFILES = {
     profile.name: profile
     for profile in (
         Profile(
             "lepton",
-            "FLIR Lepton on a PureThermal board with TLinear on: centikelvin, 160x120",
+            "FLIR Lepton 2.x or 3.x on a PureThermal board with TLinear on: centikelvin",
             Linear(0.01, -_KELVIN),
-            telemetry=(122, 160),
+            usb=("1e4e:0100",),
+            cards=("PureThermal",),
+            formats=("Y16 ",),
+            sizes=((122, 160), (120, 160), (63, 80), (60, 80)),
+            telemetry=lepton.ROWS,
+            layout="lepton",
+            rate_hz=8.7,
+            shutter="freezes",
+            range_c=(-40.0, 380.0),
+            notes=(
+                "Without TLinear the counts are no temperatures; then, and where telemetry says so, degC is refused.",
+                "Telemetry rows tell when the shutter is closed; switch them on if the board can.",
+                "The board shows two video nodes, of which one gives no video.",
+                "Within 5 degC is what the maker promises.",
+            ),
+        ),
+        Profile(
+            "lepton-raw",
+            "FLIR Lepton without TLinear: counts without a temperature",
+            formats=("Y16 ",),
+            sizes=((122, 160), (120, 160), (63, 80), (60, 80)),
+            telemetry=lepton.ROWS,
+            layout="lepton",
+            rate_hz=8.7,
+            shutter="freezes",
         ),
         Profile(
             "tc001",
             "TOPDON TC001, InfiRay P2 Pro and clones: 1/64 K, 256x192 below a picture of the same size",
             Linear(1 / 64, -_KELVIN),
+            usb=("0bda:5830", "0bda:5840"),
+            formats=("YUYV",),
+            sizes=((384, 256),),
             packed=True,
             split=(384, 256),
+            rate_hz=25.0,
+            shutter="freezes",
+            range_c=(-40.0, 220.0),
+            notes=(
+                "Hotter than about 220 degC it saturates without saying so; its high range needs a command of the "
+                "maker's that is not sent.",
+                "Any program or virtual machine that converts the video on the way destroys the temperatures.",
+                "Its USB id is that of other makers' webcams, too; the size of the frames tells them apart.",
+            ),
         ),
-        # Its telemetry rows are not documented well enough to cut them off.
-        Profile("tc002c", "TOPDON TC002C Duo in radiometric mode: 1/16 K", Linear(1 / 16, -_KELVIN), packed=True),
-        Profile("boson", "FLIR Boson, Y16 before its gain control: counts without a temperature"),
+        Profile(
+            "tc002c",
+            "TOPDON TC002C Duo in radiometric mode: 1/16 K",
+            Linear(1 / 16, -_KELVIN),
+            formats=("YUYV",),
+            sizes=((484, 512),),
+            packed=True,
+            shutter="freezes",
+            notes=(
+                "Choose the radiometric mode in the camera.",
+                "Where its telemetry rows stand is not known well enough to cut them off: they show as pixels.",
+            ),
+        ),
+        Profile(
+            "boson",
+            "FLIR Boson 320 or 640, Y16 before its gain control: counts without a temperature",
+            usb=("09cb:4007",),
+            cards=("Boson",),
+            formats=("Y16 ",),
+            sizes=((512, 640), (256, 320), (514, 640)),
+            telemetry={(514, 640): 2},
+            shutter="freezes",
+            notes=(
+                "A Boson-R with TLinear on has temperatures: read its scale from the camera and keep a profile with "
+                "edgeunip cameras probe --point.",
+                "60 or 8.6 frames a second, according to where it is sold.",
+            ),
+        ),
+        Profile(
+            "tau2",
+            "FLIR Tau2, 14 bits: counts without a temperature",
+            formats=("Y16 ", "Y14 "),
+            sizes=((512, 640), (256, 324), (256, 336)),
+            shutter="freezes",
+            notes=("Behind a TeAx grabber it is no video device: feed it in through unix:SOCKET.",),
+        ),
+        Profile(
+            "seek",
+            "Seek Compact or CompactPro through v4l2loopback: counts without a temperature",
+            cards=("Seek", "seek"),
+            formats=("Y16 ",),
+            sizes=((156, 206), (156, 208), (240, 320)),
+            shutter="freezes",
+            notes=(
+                "It is no video device of its own; its viewer must feed the loopback with 16-bit frames.",
+                "It gives no absolute temperature, shuts about every 15 s, and needs a map of bad pixels and a flat "
+                "field: edgeunip cameras badpixels, edgeunip cameras flatfield.",
+            ),
+        ),
+        Profile(
+            "flirone",
+            "FLIR ONE through its v4l2loopback driver: counts without a temperature",
+            cards=("FLIR ONE", "flirone", "FLIROne"),
+            formats=("Y16 ", "GREY"),
+            sizes=((120, 160), (60, 80)),
+            rate_hz=8.7,
+            shutter="freezes",
+            notes=("Its own calibration cannot be stopped.",),
+        ),
+        Profile(
+            "mlx90640",
+            "Melexis MLX90640 on I2C through the kernel's video-i2c: counts, big-endian",
+            cards=("I2C ",),
+            formats=("Y16-BE",),
+            sizes=((26, 32), (24, 32)),
+            telemetry={(26, 32): 2},
+            shutter="none",
+            notes=(
+                "The kernel hands out the sensor's memory as it is; without its calibration there is no degC.",
+                "A frame is two checkerboard halves, taken one after the other.",
+            ),
+        ),
+        Profile("gray8", "any camera with 8-bit pictures: no temperature", formats=("GREY", "YUYV", "UYVY", "NV12")),
         Profile("raw", "any camera: counts as they come, without a temperature"),
     )
 }
+
+
+def known() -> dict[str, Profile]:
+    """Return all profiles by name; one of the user's stands in for ours of the same name.
+
+    Raises:
+        UsageError: a file of the user's is no profile.
+    """
+    return PROFILES | {profile.name: profile for profile in profile_files.read_all()}
 
 
 def find(name: str) -> Profile:
     """Return the profile called ``name``.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is none, or a file of the user's is no profile.
     """
+    profiles = known()
     try:
-        return PROFILES[name]
+        return profiles[name]
     except KeyError:
-        raise UsageError("Unknown camera profile", where=name, remedy=near(name, PROFILES)) from None
+        raise UsageError("Unknown camera profile", where=name, remedy=near(name, profiles)) from None
 
 
-def unpack(yuyv: NDArray[np.uint8]) -> NDArray[np.uint16]:
-    """Return the 16-bit counts (H, W) in the bytes (H, 2 W) of a YUYV frame."""
-    return np.ascontiguousarray(yuyv).view("<u2").astype(np.uint16, copy=False)
+def match(
+    *, usb: str = "", card: str = "", sizes: Iterable[tuple[int, int]] = (), profiles: Mapping[str, Profile]
+) -> Profile | None:
+    """Return the profile of a device; None where it is none that is known.
 
-
-def apply(
-    profile: Profile | None, counts: Counts, radiometry: Radiometry | None, where: object
-) -> tuple[Counts, Radiometry | None]:
-    """Cut the sensor's pixels out of a frame on the wire, and tell how they become degC.
+    A USB id or a card's name alone is not enough: bridges are sold to many makers. One of the frame sizes must fit,
+    where the profile names any.
 
     Args:
-        profile: the camera model; None leaves everything as the source gives it.
-        counts: the frame on the wire, shape (H, W).
-        radiometry: what the source itself says; a profile overrides it.
-        where: the source, for the message.
-
-    Raises:
-        SourceError: the frame is not one this camera model gives.
+        usb: ``vendor:product``, empty where the device has none.
+        card: what the driver calls it.
+        sizes: (rows, columns) it offers, in any format.
+        profiles: those to choose from; the last that fits wins, so that the user's go before ours.
     """
-    if profile is None:
-        return counts, radiometry
-    if profile.radiometry is not None and counts.dtype != np.uint16:
-        raise SourceError(
-            f"Profile {profile.name} needs 16-bit counts, and the source gives 8-bit ones",
-            where=where,
-            why="the picture went through a gain control or a lossy codec",
-            remedy="Use the camera's 16-bit format or a lossless recording, or profile raw for bare counts.",
-        )
-    return _pixels(profile, counts, where), profile.radiometry
-
-
-def _pixels(profile: Profile, counts: Any, where: object) -> Counts:
-    if counts.shape == profile.telemetry:
-        return np.asarray(counts[:-2])
-    if profile.split is None:
-        return np.asarray(counts)
-    rows, columns = profile.split
-    if counts.shape == profile.split:
-        return np.asarray(counts[rows // 2 :])
-    if counts.shape == (rows // 2, columns):
-        return np.asarray(counts)
-    height, width = counts.shape
-    raise SourceError(
-        f"Profile {profile.name} expects frames of {columns}x{rows} or {columns}x{rows // 2}, not {width}x{height}",
-        where=where,
-        remedy="Choose the camera's radiometric mode, or another profile.",
-    )
+    offered = set(sizes)
+    found = [
+        profile
+        for profile in profiles.values()
+        if (usb.lower() in profile.usb or (profile.cards and card.startswith(profile.cards)))
+        and (not profile.sizes or offered & set(profile.sizes))
+    ]
+    return found[-1] if found else None

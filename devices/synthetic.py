@@ -115,8 +115,15 @@ class SyntheticCamera:
     def _expose(self, seq: int, t_s: float) -> Frame:
         celsius, _ = self._scene.render(t_s, self._sensor.height, self._sensor.width)
         counts, state = self._model.expose(celsius, t_s)
-        counts, radiometry = profiles.apply(self._profile, counts, self._sensor.radiometry, self.name)
-        return Frame(counts, seq, self._start_ns + round(t_s * 1e9), state, radiometry)
+        return profiles.frame(
+            self._profile,
+            counts,
+            seq=seq,
+            t_ns=self._start_ns + round(t_s * 1e9),
+            where=self.name,
+            radiometry=self._sensor.radiometry,
+            state=state,
+        )
 
 
 def _option(options: dict[str, str], key: str, parse: Callable[[str], _Value], default: _Default) -> _Value | _Default:

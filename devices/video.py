@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import logging
+import statistics
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
 import av
+import numpy as np
 from av.container import InputContainer
 from av.video.stream import VideoStream
 from typing_extensions import Self
@@ -18,8 +23,12 @@ from edgeunip.devices import planes, profiles
 from edgeunip.devices.profiles import Profile
 from edgeunip.errors import SourceError
 from edgeunip.frame import Frame
+from edgeunip.recording import TAG, Recording, unstamp
 
 _CUT_S = 0.2
+_MEASURED = 32  # frames by which a recording's rate is measured
+
+logger = logging.getLogger(__name__)
 
 
 class VideoCamera:
@@ -27,6 +36,9 @@ class VideoCamera:
 
     A file that is cut off gives its whole frames, then an error, never a silent end. Damage within a frame that the
     decoder conceals (FFmpeg does so for FFV1) cannot be told from a picture.
+
+    A recording of :mod:`edgeunip.recording` gives the very frames that were recorded: counts, numbers, times, states
+    and radiometry, each checked. One whose writer was killed ends with its last whole frame and a line in the log.
     """
 
     live = False
@@ -38,11 +50,15 @@ class VideoCamera:
         self._profile = profile
         self._lock = threading.Lock()
         self._container: InputContainer | None = None
+        self._recording: Recording | None = None
 
     def __enter__(self) -> Self:
-        self._container = _open(self._path)
+        self._container = container = _open(self._path)
         try:
-            self.rate_hz = rate_hz(video_stream(self._container, self.name))
+            stream = video_stream(container, self.name)
+            tag = container.metadata.get(TAG)
+            self._recording = None if tag is None else Recording.from_tag(tag, self.name)
+            self.rate_hz = rate_hz(stream) if tag is None else _measured_hz(self._path)
         except BaseException:
             self._close()
             raise
@@ -73,7 +89,7 @@ class VideoCamera:
                     return
                 last, image = image, self._next(images, seq)
                 if image is None:
-                    check_end(stream, container, seq, last, self.name)
+                    self._end(stream, container, seq, last)
                     return
                 frame = self._frame(image, seq)
             first = first or frame
@@ -88,11 +104,25 @@ class VideoCamera:
                 f"The video is damaged or cut off after {seq} frames", where=self._path, why=error.strerror
             ) from error
 
+    def _end(self, stream: VideoStream, container: InputContainer, count: int, last: av.VideoFrame | None) -> None:
+        if self._recording is not None and last is not None and container.duration is None:
+            logger.warning("The recording %s was not finished: it ends after %d whole frames", self.name, count)
+            return
+        check_end(stream, container, count, last, self.name)
+
     def _frame(self, image: av.VideoFrame, seq: int) -> Frame:
+        if self._recording is not None:
+            return self._recorded(image, self._recording)
         packed = self._profile is not None and self._profile.packed
         counts = planes.counts(image, packed=packed, where=self._path)
-        counts, radiometry = profiles.apply(self._profile, counts, None, self._path)
-        return Frame(counts, seq, time.monotonic_ns(), radiometry=radiometry)
+        return profiles.frame(self._profile, counts, seq=seq, t_ns=time.monotonic_ns(), where=self._path)
+
+    def _recorded(self, image: av.VideoFrame, recording: Recording) -> Frame:
+        """Return a recorded frame. A profile overrides its degC, and finds nothing left to cut out."""
+        frame = unstamp(planes.counts(image, packed=False, where=self._path), recording.radiometry, self._path)
+        if self._profile is None:
+            return frame
+        return replace(frame, radiometry=self._profile.radiometry if frame.counts.dtype == np.uint16 else None)
 
     def _close(self) -> None:
         with self._lock:
@@ -116,6 +146,20 @@ def rate_hz(stream: VideoStream) -> float | None:
     """Return the frames a second that the container states; None where it states none that makes sense."""
     rate = float(stream.average_rate or stream.guessed_rate or 0)
     return rate if 0 < rate <= 1000 else None
+
+
+def _measured_hz(path: Path) -> float | None:
+    """Return the frames a second at the begin of a recording: a live camera's are not known when a file is begun."""
+    times: list[float] = []
+    with _open(path) as container, contextlib.suppress(av.FFmpegError):  # of damage, reading tells
+        for packet in itertools.islice(container.demux(video_stream(container, path)), _MEASURED):
+            if packet.pts is not None:
+                times.append(float(packet.pts * packet.time_base))
+    gaps = [after - before for before, after in itertools.pairwise(times)]
+    usual_s = statistics.median(gaps) if gaps else 0.0
+    if usual_s < 1e-3:
+        return None
+    return 1 / statistics.fmean(gap for gap in gaps if gap < 1.5 * usual_s)  # a longer one is a frame that was lost
 
 
 def check_format(frame: Frame, first: Frame, where: object) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from edgeunip import __version__, cli_compress, cli_data, cli_pretrain
+from edgeunip import __version__, cli_cameras, cli_compress, cli_data, cli_device, cli_pretrain, logs, redaction
 from edgeunip.defaults import say
 from edgeunip.errors import EdgeunipError, missing_dependency, storage_error
 from edgeunip.options import Data, Json, Modality, RecipeFile, Resumed, RunFolder, Settings, SeveralWords, Splits
@@ -21,6 +21,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+app.add_typer(cli_cameras.app, name="cameras")
 app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_pretrain.app, name="pretrain")
 app.add_typer(cli_compress.trust, name="trust")
@@ -29,7 +30,7 @@ app.add_typer(cli_compress.trust, name="trust")
 EXTRAS = {
     "torch": "train", "torchvision": "train", "timm": "train", "lightning_fabric": "train", "torchmetrics": "train",
     "tensorboard": "train", "matplotlib": "train", "safetensors": "train", "tqdm": "train", "tomli_w": "train",
-    "tomli": "train", "huggingface_hub": "train", "pyarrow": "train", "openvino": "openvino", "nncf": "compress",
+    "huggingface_hub": "train", "pyarrow": "train", "openvino": "openvino", "nncf": "compress",
     "cryptography": "sign",
 }  # fmt: skip
 
@@ -128,28 +129,8 @@ def verify(bundle: cli_compress.Bundle) -> None:
     print(f"{bundle} is sound: hashes right, golden frames agree {shares} on {found.runtime}; {found.signature}")
 
 
-@app.command()
-def stream(
-    source: Annotated[
-        str,
-        typer.Argument(
-            help="/dev/videoN, rtsp://.., a video file, an image folder, or synthetic://lepton|boson|tc001."
-        ),
-    ],
-    model: Annotated[Path | None, typer.Option(help="The bundle. Default: the newest in bundles/.")] = None,
-    sink: Annotated[
-        list[str] | None,
-        typer.Option(help="video:FILE.mkv, jsonl:FILE (- prints) or web:PORT; may be repeated. Default: web:8080."),
-    ] = None,
-    frames: Annotated[int | None, typer.Option(help="End after this many frames.")] = None,
-    camera: Annotated[
-        str | None, typer.Option(help="Camera profile (lepton, boson, tc001, tc002c, raw): how counts become degC.")
-    ] = None,
-) -> None:
-    """Segment a camera, a file or a folder, live: overlay video, JSON lines, web page."""
-    from edgeunip import console, defaults
-
-    console.stream(source, model or defaults.newest_bundle(say), sink or ["web:8080"], frames=frames, profile=camera)
+app.command()(cli_device.stream)
+app.command()(cli_device.doctor)
 
 
 @app.command()
@@ -188,14 +169,15 @@ def main() -> NoReturn:
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")  # its own lines on a damaged image would double ours
+    logs.set_up(debug=debug)
     try:
         app(arguments)
         sys.exit(0)
     except Exception as error:
         if debug:
-            raise
+            say(logs.traceback_of(error))  # not raised: typer puts its own hook in place, which prints all it has
         told = explain(error)
-        say(f"edgeunip: {told}")
+        say(redaction.clean(f"edgeunip: {told}"))
         sys.exit(told.exit_code)
 
 

@@ -1,46 +1,24 @@
-"""What a stream shows at the terminal, and how signals end it."""
+"""What a stream shows at the terminal."""
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 
-from edgeunip import bundle
+from edgeunip import streaming
 from edgeunip.defaults import say
-from edgeunip.devices.open import open_camera
-from edgeunip.runtimes.open import open_runtime
-from edgeunip.runtimes.sinks import open_sink
-from edgeunip.runtimes.stream import Totals
-from edgeunip.runtimes.stream import stream as run_stream
-
-FOLDER_RATE_HZ = 5.0  # at which pictures that have no rate of their own follow one another in a video
+from edgeunip.health import Totals
+from edgeunip.streaming import DEFAULTS, Options
 
 
-def stream(source: str, model: Path, sinks: Sequence[str], *, frames: int | None, profile: str | None) -> Totals:
-    """Stream a camera through a bundle, with a status line on standard error, until the source or the user ends it."""
-    loaded = bundle.load(model)
-    with ExitStack() as stack:
-        stop = stack.enter_context(stopping())
-        camera = open_camera(source, profile=profile)
-        runtime = open_runtime(loaded, throughput=not camera.live)
-        stack.callback(runtime.close)
-        stack.enter_context(camera)
-        rate = None if camera.live else camera.rate_hz or FOLDER_RATE_HZ
-        opened = []
-        for spec in sinks:
-            opened.append(open_sink(spec, classes=loaded.manifest.classes, rate_hz=rate))
-            stack.callback(opened[-1].close)
-            say(f"Writing to {opened[-1].name}")
-        say(f"Streaming {camera.name} on {runtime.name}; end with Ctrl-C")
-        status = Status()
-        totals = run_stream(camera, runtime, loaded.manifest, opened, frames=frames, stop=stop, report=status.show)
+def stream(source: str | Sequence[str], model: Path, sinks: Sequence[str], options: Options = DEFAULTS) -> Totals:
+    """Stream through a bundle, with a status line on standard error; return the first camera's totals."""
+    status = Status()
+    sources = [source] if isinstance(source, str) else source
+    totals = streaming.run(sources, model, sinks, options, show=status.show)
     status.end(totals)
-    return totals
+    return next(iter(totals.values()))
 
 
 class Status:
@@ -50,18 +28,29 @@ class Status:
         self._terminal = sys.stderr.isatty()
         self._shown = 0.0
 
-    def show(self, totals: Totals) -> None:
+    def show(self, totals: Mapping[str, Totals]) -> None:
         """Show where the stream is."""
+        seconds = max(one.seconds for one in totals.values())
         if self._terminal:
-            sys.stderr.write(f"\r\x1b[K{describe(totals)}")
+            sys.stderr.write(f"\r\x1b[K{_line(totals)}")
             sys.stderr.flush()
-        elif totals.seconds - self._shown >= 10:
-            self._shown = totals.seconds
-            say(describe(totals))
+        elif seconds - self._shown >= 10:
+            self._shown = seconds
+            say(_line(totals))
 
-    def end(self, totals: Totals) -> None:
-        """Show the sums."""
-        say(("\r\x1b[K" if self._terminal else "") + describe(totals))
+    def end(self, totals: Mapping[str, Totals]) -> None:
+        """Show the sums, a line a camera."""
+        for name, one in totals.items():
+            label = f"{name}: " if len(totals) > 1 else ""
+            say(("\r\x1b[K" if self._terminal else "") + label + describe(one))
+
+
+def _line(totals: Mapping[str, Totals]) -> str:
+    """Return one camera's sums in words, those of several in figures."""
+    if len(totals) == 1:
+        return describe(next(iter(totals.values())))
+    rates = (f"{name} {one.inferred / (one.seconds or 1):.1f} fps" for name, one in totals.items())
+    return f"{', '.join(rates)}; {sum(one.written for one in totals.values())} frames"
 
 
 def describe(totals: Totals) -> str:
@@ -73,23 +62,8 @@ def describe(totals: Totals) -> str:
         f"{totals.skipped} skipped for newer ones",
         f"{totals.lost} lost at the source",
     ]
+    if totals.held:
+        parts.append(f"{totals.held} with the class map of an earlier one")
     parts += [f"{name} dropped {count}" for name, count in totals.sink_drops.items()]
     parts += [f"sink failed: {name}" for name in totals.failed_sinks]
     return ", ".join(parts)
-
-
-@contextmanager
-def stopping() -> Iterator[threading.Event]:
-    """Turn the first SIGINT or SIGTERM into an event; a second one ends the process at once."""
-    event = threading.Event()
-
-    def ask(number: int, _: FrameType | None) -> None:
-        event.set()
-        signal.signal(number, signal.SIG_DFL)
-
-    old = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield event
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)

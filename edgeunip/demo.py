@@ -15,7 +15,7 @@ import numpy as np
 from edgeunip import console, defaults, durable, scoring
 from edgeunip.compress.export import Int8, export
 from edgeunip.compress.search import Budget
-from edgeunip.runtimes.stream import Totals
+from edgeunip.health import Totals
 from edgeunip.runtimes.verify import Verification, verify
 from edgeunip.train import fit
 from edgeunip.train.datasets import DataSet, open_data
@@ -70,7 +70,7 @@ def run(out: Path, data: str | None, *, splits: str | None, say: Say) -> Path:
     say("4/5 Verifying the bundle")
     verification = verify(bundle.path)
     say("5/5 Streaming")
-    totals = console.stream(*_source(made, data, bundle.path), _sinks(out), frames=None, profile=None)
+    totals = console.stream(*_source(made, data, bundle.path), _sinks(out))
     story = Story(made.source, trained, bundle.path, scores, verification, totals, (time.monotonic() - started) / 60)
     durable.write_text(out / "report.html", _page(out, story))
     return out / "report.html"

@@ -119,13 +119,14 @@ class Stream(io.RawIOBase):
     loses at most ``sync_every_s`` seconds.
     """
 
-    def __init__(self, path: Path, *, append: bool = False, sync_every_s: float = 1.0) -> None:
+    def __init__(self, path: Path, *, append: bool = False, new: bool = False, sync_every_s: float = 1.0) -> None:
+        """Open ``path``, replacing what it held; ``append`` to it instead; or refuse where it is not ``new``."""
         self.path = path
         self._sync_every_s = sync_every_s
         self._file: BinaryIO | None = None
         with _storage_errors(path):
             _make_folder(path.parent)
-            self._file = path.open("ab" if append else "w+b", buffering=0)
+            self._file = path.open("a+b" if append else "x+b" if new else "w+b", buffering=0)
             sync_folder(path.parent)
         self._synced = time.monotonic()
 

@@ -80,11 +80,31 @@ class ExportError(EdgeunipError):
 
 
 class SourceError(EdgeunipError):
-    """A camera, stream, file or folder cannot be opened or read."""
+    """A camera, stream, file or folder cannot be opened or read.
+
+    Attributes:
+        reason: code of the cause for programs, one of those in :class:`edgeunip.health.CameraStatus`.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: object | None = None,
+        why: object | None = None,
+        remedy: str | None = None,
+        reason: str = "error",
+    ) -> None:
+        super().__init__(what, where=where, why=why, remedy=remedy)
+        self.reason = reason
 
 
 class SinkError(EdgeunipError):
     """A sink cannot be opened or written."""
+
+
+class SinkClosedError(SinkError):
+    """The user has closed a sink: it is not opened again."""
 
 
 class InferenceError(EdgeunipError):
@@ -93,6 +113,12 @@ class InferenceError(EdgeunipError):
 
 class MissingDependencyError(EdgeunipError):
     """An optional package is not installed."""
+
+
+class MemoryLimitError(EdgeunipError):
+    """The process holds more memory than it may; a supervisor is to start it again (EX_TEMPFAIL)."""
+
+    exit_code = 75
 
 
 class StorageError(EdgeunipError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 import numpy as np
@@ -13,7 +13,13 @@ from edgeunip.thermal import Counts, Radiometry
 
 
 class State(str, Enum):
-    """What a frame is worth."""
+    """What a frame is worth, and how a camera does.
+
+    live: a scene. ffc: the shutter is closed (flat-field correction), there is no scene. settling: offsets still
+    drift after it. stale: nothing came in time, or the result is older than it may be. frozen: the camera repeats
+    one frame for longer than a shutter takes. offline: there is no camera, no frame and no result. degraded: frames
+    come, but many are damaged or lost.
+    """
 
     LIVE = "live"
     FFC = "ffc"
@@ -45,13 +51,16 @@ class Frame:
 
 @dataclass(frozen=True)
 class ClassStatistics:
-    """What a frame shows of one class.
+    """What a frame, or a part of one, shows of one class.
 
     Attributes:
         pixels: area in pixels of the native frame.
-        area: share of the frame, 0..1.
-        min_c, mean_c, max_c: temperatures in degC; None where the source gives bare counts or the class is absent.
+        area: share of the frame or part, 0..1.
+        min_c, mean_c, max_c: temperatures in degC; None where the source gives bare counts, the class is absent, or
+            what the camera shows is no scene (its shutter is closed).
         hotspot: (x, y) of the hottest pixel of the native frame; None as above.
+        p95_c: the temperature in degC that 95 % of the pixels stay at or below; None as above.
+        centroid: (x, y), mean position of its pixels in the native frame; None where the class is absent.
     """
 
     pixels: int
@@ -60,6 +69,48 @@ class ClassStatistics:
     mean_c: float | None = None
     max_c: float | None = None
     hotspot: tuple[int, int] | None = None
+    p95_c: float | None = None
+    centroid: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Region:
+    """One connected region of a class.
+
+    Attributes:
+        name: the class.
+        number: from 1, the same from frame to frame while the region is followed; 0 where it is not.
+        box: (x, y, width, height) around it in native pixels.
+        statistics: its area, centroid and temperatures.
+    """
+
+    name: str
+    number: int
+    box: tuple[int, int, int, int]
+    statistics: ClassStatistics
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """A rule that holds.
+
+    Attributes:
+        rule: the rule as its author wrote it.
+        name: short name, unique among the rules.
+        since_ns: monotonic time since which it is raised, nanoseconds.
+        value: what was measured last, in ``unit``.
+        unit: ``C``, ``%``, ``px`` or ``count``.
+        hotspot: (x, y) of the pixel it is about; None where it is about no pixel.
+        region: number of the region it is about, 0 where it is about none.
+    """
+
+    rule: str
+    name: str
+    since_ns: int
+    value: float
+    unit: str
+    hotspot: tuple[int, int] | None = None
+    region: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +122,14 @@ class Result:
         picture: the 8-bit picture the model saw, at native size (H, W).
         class_map: class index of every native pixel, shape (H, W), uint8.
         classes: statistics by class name, in class order, absent classes included.
-        done_ns: monotonic time at which the result was ready, nanoseconds.
+        done_ns: time at which the result was ready, nanoseconds on the clock of its frame: the monotonic one, of a
+            recording that of the recording.
         dropped: frames the stream has skipped so far because newer ones had come.
+        camera: name of the camera, as people read it; without credentials.
+        held: the class map is an earlier frame's: the shutter was closed, or nothing had moved.
+        regions: connected regions, largest first within their class; background left out.
+        areas: statistics by class name within each of the user's areas of interest, by the area's name.
+        alarms: the alarms that are raised at this frame.
     """
 
     frame: Frame
@@ -81,6 +138,11 @@ class Result:
     classes: Mapping[str, ClassStatistics]
     done_ns: int
     dropped: int = 0
+    camera: str = ""
+    held: bool = False
+    regions: tuple[Region, ...] = ()
+    areas: Mapping[str, Mapping[str, ClassStatistics]] = field(default_factory=dict)
+    alarms: tuple[Alarm, ...] = ()
 
     @property
     def age_ms(self) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,23 +75,31 @@ class Camera(Protocol):
         ...
 
 
-class Sink(Protocol):
-    """Where results go. One thread calls it, in frame order.
+Item = TypeVar("Item", contravariant=True)
+
+
+class Taker(Protocol[Item]):
+    """Where things go, one after the other. One thread calls it, in frame order.
 
     Attributes:
-        name: what it is, for people.
+        name: what it is, for people; without credentials.
     """
 
     name: str
 
-    def write(self, result: Result) -> None:
-        """Take one result.
+    def write(self, item: Item, /) -> None:
+        """Take one item.
 
         Raises:
-            SinkError: it cannot be written; the stream goes on without this sink and says so.
+            SinkError, StorageError: it cannot be written. A live stream closes this sink, says so, opens it anew
+                after a while, and goes on meanwhile.
         """
         ...
 
     def close(self) -> None:
         """Finish and free. May be called twice."""
         ...
+
+
+Sink = Taker[Result]
+Recorder = Taker[Frame]

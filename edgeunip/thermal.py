@@ -261,7 +261,8 @@ class Agc:
         """
         _check(counts)
         if self.mode == "window":
-            return self._window(radiometry)
+            # A camera may lose its temperatures for a while: its mode was switched, its frames are black.
+            return self._window(radiometry) if radiometry is not None or previous is None else previous
         if previous is not None and self.smoothing_s > 0 and elapsed_s <= 0:
             return previous
         tone = self._statistics(counts)

@@ -17,9 +17,10 @@ from typing_extensions import Self
 from edgeunip.bundle import Bundle, Manifest
 from edgeunip.frame import Frame, Result
 from edgeunip.protocols import Runtime
-from edgeunip.runtimes.jsonl import to_json
 from edgeunip.runtimes.open import open_runtime
+from edgeunip.runtimes.outlet import Port
 from edgeunip.runtimes.overlay import Overlay
+from edgeunip.runtimes.plain import plain
 from edgeunip.runtimes.segment import Segmenter
 from edgeunip.runtimes.stream import stream
 from edgeunip.thermal import Linear
@@ -148,7 +149,7 @@ def _bare(runtime: Runtime, pictures: list[NDArray[np.uint8]], calls: int) -> fl
 
 def _loop(runtime: Runtime, manifest: Manifest, frames: list[Frame], calls: int) -> float:
     with _Memory(frames) as camera:
-        totals = stream(camera, runtime, manifest, [_Consumer(manifest)], frames=calls)
+        totals = stream(camera, runtime, manifest, [Port.of(_Consumer(manifest))], frames=calls)
     return totals.written / totals.seconds
 
 
@@ -198,7 +199,7 @@ class _Consumer:
         self.last: tuple[dict[str, Any], NDArray[np.uint8]] | None = None
 
     def write(self, result: Result) -> None:
-        self.last = to_json(result), self._overlay.draw(result)
+        self.last = plain(result), self._overlay.draw(result)
 
     def close(self) -> None:
         return None

@@ -46,15 +46,26 @@ class Handover(Generic[Item]):
             self._items.append(item)
             self._changed.notify_all()
 
-    def get(self) -> Item | None:
-        """Return the oldest item, waiting for one; None once it is closed and empty."""
+    def wait(self) -> None:
+        """Wait until there is an item, or no more will come."""
         with self._changed:
             self._changed.wait_for(lambda: self.closed or self._items)
+
+    def get(self, *, wait: bool = True) -> Item | None:
+        """Return the oldest item, waiting for one; None once it is closed and empty, or empty without ``wait``."""
+        with self._changed:
+            if wait:
+                self._changed.wait_for(lambda: self.closed or self._items)
             if not self._items:
                 return None
             self.taken += 1
             self._changed.notify_all()
             return self._items.popleft()
+
+    def wait_closed(self, timeout_s: float) -> bool:
+        """Wait until no more items will come; return whether that is so."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self.closed, timeout_s)
 
     def close(self, *, discard: bool = False) -> None:
         """Take no more items; ``discard`` drops those that wait. May be called again, also to discard later."""

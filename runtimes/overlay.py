@@ -1,4 +1,4 @@
-"""A result as a colour picture: the thermal picture in gray, its classes in colour."""
+"""A result as a colour picture: the thermal picture in gray, its classes in colour, regions in numbered boxes."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeunip.classes import Classes
-from edgeunip.frame import ClassStatistics, Result, State
+from edgeunip.frame import Alarm, ClassStatistics, Result, State
 
 MIN_WIDTH = 480
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _SIZE, _LINE = 0.45, 17
-_WHITE = (255, 255, 255)
+_SMALL = 0.38
+_WHITE, _RED, _DARK_RED = (255, 255, 255), (255, 40, 40), (190, 0, 0)
+_MOST_ALARMS = 5
 
 
 class Overlay:
@@ -45,9 +47,20 @@ class Overlay:
             image = np.asarray(
                 cv2.resize(image, (width * scale, height * scale), interpolation=cv2.INTER_NEAREST), np.uint8
             )
+        self._boxes(image, result, scale)
         self._legend(image, result)
         _hotspots(image, result, scale)
+        _alarms(image, result)
         return image
+
+    def _boxes(self, image: NDArray[np.uint8], result: Result, scale: int) -> None:
+        """Draw the regions that are followed; those an alarm is about in red."""
+        colours = dict(zip(self._classes.names, self._classes.colours, strict=True))
+        alarmed = {alarm.region for alarm in result.alarms}
+        for region in result.regions:
+            if region.number:
+                colour = _RED if region.number in alarmed else colours.get(region.name, _WHITE)
+                _box(image, [scale * side for side in region.box], str(region.number), colour)
 
     def _legend(self, image: NDArray[np.uint8], result: Result) -> None:
         state = result.frame.state
@@ -77,10 +90,16 @@ def _row(name: str, found: ClassStatistics) -> str:
     return f"{name} {100 * found.area:.1f} %{heat}"
 
 
-def _label(image: NDArray[np.uint8], text: str, top: int, colour: tuple[int, int, int]) -> None:
+def _label(
+    image: NDArray[np.uint8],
+    text: str,
+    top: int,
+    colour: tuple[int, int, int],
+    ground: tuple[int, int, int] = (0, 0, 0),
+) -> None:
     """Write white on a dark ground, legible on any picture, beside a swatch of the class's colour."""
     (width, _), _ = cv2.getTextSize(text, _FONT, _SIZE, 1)
-    cv2.rectangle(image, (0, top), (width + 24, top + _LINE), (0, 0, 0), cv2.FILLED)
+    cv2.rectangle(image, (0, top), (width + 24, top + _LINE), ground, cv2.FILLED)
     cv2.rectangle(image, (4, top + 4), (13, top + 13), colour, cv2.FILLED)
     cv2.putText(image, text, (18, top + 13), _FONT, _SIZE, _WHITE, 1, cv2.LINE_AA)
 
@@ -90,3 +109,28 @@ def _hotspots(image: NDArray[np.uint8], result: Result, scale: int) -> None:
         if (spot := result.classes[name].hotspot) is not None:
             centre = spot[0] * scale + scale // 2, spot[1] * scale + scale // 2
             cv2.drawMarker(image, centre, _WHITE, cv2.MARKER_CROSS, 9, 1)
+
+
+def _box(image: NDArray[np.uint8], box: list[int], text: str, colour: tuple[int, int, int]) -> None:
+    """Draw a thin box with its number inside, at the lower left, where the legend is not."""
+    x, y, width, height = box
+    bottom = y + height - 1
+    cv2.rectangle(image, (x, y), (x + width - 1, bottom), colour, 1)
+    (wide, high), _ = cv2.getTextSize(text, _FONT, _SMALL, 1)
+    cv2.rectangle(image, (x, bottom - high - 3), (x + wide + 3, bottom), (0, 0, 0), cv2.FILLED)
+    cv2.putText(image, text, (x + 2, bottom - 2), _FONT, _SMALL, _WHITE, 1, cv2.LINE_AA)
+
+
+def _alarms(image: NDArray[np.uint8], result: Result) -> None:
+    """Write the alarms at the foot, white on red; of many, the first few and how many there are."""
+    rows = [_alarm(alarm) for alarm in result.alarms]
+    if len(rows) > _MOST_ALARMS:
+        rows[_MOST_ALARMS - 1 :] = [f"and {len(rows) - _MOST_ALARMS + 1} alarms more"]
+    for index, text in enumerate(rows):
+        _label(image, text, image.shape[0] - _LINE * (len(rows) - index), _WHITE, _DARK_RED)
+
+
+def _alarm(alarm: Alarm) -> str:
+    value = f"{alarm.value:.0f}" if alarm.unit in ("count", "px") else f"{alarm.value:.1f}"
+    where = f" at {alarm.region}" if alarm.region else ""
+    return f"{alarm.name}: {value} {'' if alarm.unit == 'count' else alarm.unit}".rstrip() + where

@@ -9,20 +9,18 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeunip.bundle import Manifest
-from edgeunip.classes import Classes
 from edgeunip.errors import InferenceError
-from edgeunip.frame import ClassStatistics, Frame, Result, State
+from edgeunip.frame import Frame, Result, State
 from edgeunip.protocols import Runtime
+from edgeunip.runtimes.analyse import measure
+from edgeunip.runtimes.scene import Scene
 from edgeunip.thermal import Tone, fit
-
-_NO_CLASS = np.uint8(255)  # never a class: the ignore index is at least the number of classes
 
 
 @dataclass(frozen=True)
@@ -43,16 +41,17 @@ class Prepared:
 class Segmenter:
     """Frames to results by one bundle's rules. One thread at a time may call :meth:`prepare`."""
 
-    def __init__(self, manifest: Manifest, *, rate_hz: float | None = None) -> None:
+    def __init__(self, manifest: Manifest, *, rate_hz: float | None = None, scene: Scene | None = None) -> None:
         """Start with no tone.
 
         Args:
             manifest: the bundle's.
             rate_hz: frames a second where the capture times are not the scene's (a file read as fast as it goes);
                 infinitely slow, 0, for pictures that do not follow one another. None: the frames' own times hold.
+            scene: areas and regions to measure; None: regions of the usual size, no areas.
         """
         self.manifest = manifest
-        self._rate_hz = rate_hz
+        self._rate_hz, self._scene = rate_hz, scene
         self._tone: Tone | None = None
         self._measured: Frame | None = None
 
@@ -71,6 +70,8 @@ class Segmenter:
             UsageError: the bundle's AGC needs temperatures and the frame has bare counts.
         """
         agc = self.manifest.agc
+        if self._measured is not None and not _alike(frame, self._measured):
+            self._tone = self._measured = None  # reopened, the camera may give another format
         tone = self._tone
         if tone is None or frame.state is State.LIVE:
             tone = agc.measure(frame.counts, self._tone, elapsed_s=self._elapsed_s(frame), radiometry=frame.radiometry)
@@ -85,10 +86,22 @@ class Segmenter:
         Raises:
             InferenceError: the logits are not finite.
         """
-        frame = prepared.frame
-        labels = class_map(logits, frame.counts.shape)
-        found = statistics(frame, labels, self.manifest.classes)
-        return Result(frame, prepared.picture, labels, found, time.monotonic_ns(), dropped)
+        return self.compose(prepared, class_map(logits, prepared.frame.counts.shape), dropped=dropped)
+
+    def compose(self, prepared: Prepared, labels: NDArray[np.uint8], *, dropped: int = 0, held: bool = False) -> Result:
+        """Return the result of a class map (H, W), uint8, of this frame or ``held`` from an earlier one."""
+        found = measure(prepared.frame, labels, self.manifest.classes, self._scene)
+        return Result(
+            prepared.frame,
+            prepared.picture,
+            labels,
+            found.classes,
+            time.monotonic_ns(),
+            dropped,
+            held=held,
+            regions=found.regions,
+            areas=found.areas,
+        )
 
     def _elapsed_s(self, frame: Frame) -> float:
         """Seconds of the scene since the tone was measured."""
@@ -97,6 +110,10 @@ class Segmenter:
         if self._rate_hz is None:
             return (frame.t_ns - self._measured.t_ns) / 1e9
         return (frame.seq - self._measured.seq) / self._rate_hz if self._rate_hz else math.inf
+
+
+def _alike(one: Frame, other: Frame) -> bool:
+    return one.counts.shape == other.counts.shape and one.counts.dtype == other.counts.dtype
 
 
 def class_map(logits: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -130,40 +147,3 @@ def decide(logits: NDArray[np.float32]) -> NDArray[np.uint8]:
         best = np.maximum(best, logits[number])
         np.maximum(index, larger.view(np.uint8) * np.uint8(number), out=index)
     return index
-
-
-def statistics(frame: Frame, labels: NDArray[np.uint8], classes: Classes) -> dict[str, ClassStatistics]:
-    """Return what a frame shows of each class, absent ones included, on raw counts at native resolution.
-
-    Args:
-        frame: counts (H, W); temperatures are told where it has a radiometry, over pixels that have a temperature.
-        labels: class of every pixel, shape (H, W), uint8.
-        classes: the classes, in order.
-    """
-    pixels = cv2.calcHist([labels], [0], None, [256], [0, 256]).ravel()[: len(classes)].astype(int).tolist()
-    heat = _heat(frame, labels, [number for number, area in enumerate(pixels) if area])
-    return {
-        name: ClassStatistics(pixels[number], pixels[number] / labels.size, **heat.get(number, {}))
-        for number, name in enumerate(classes.names)
-    }
-
-
-def _heat(frame: Frame, labels: NDArray[np.uint8], present: list[int]) -> dict[int, dict[str, Any]]:
-    """Return the temperatures of the classes that have any."""
-    if frame.radiometry is None:
-        return {}
-    celsius = frame.radiometry.celsius(frame.counts)
-    valid = np.isfinite(celsius)
-    if not valid.all():
-        celsius, labels = np.where(valid, celsius, np.float32(0)), np.where(valid, labels, _NO_CLASS)
-    # Above the coldest, so that a masked L1 norm is a masked sum: ten times as fast as OpenCV's masked mean.
-    coldest = cv2.minMaxLoc(celsius)[0]
-    above = celsius - np.float32(coldest)
-    found = {}
-    for number in present:
-        mask = cv2.inRange(labels, number, number)
-        if count := cv2.countNonZero(mask):
-            low, high, _, hotspot = cv2.minMaxLoc(celsius, mask)
-            mean = min(max(low, coldest + cv2.norm(above, cv2.NORM_L1, mask) / count), high)
-            found[number] = {"min_c": low, "mean_c": mean, "max_c": high, "hotspot": (hotspot[0], hotspot[1])}
-    return found

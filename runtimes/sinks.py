@@ -1,59 +1,111 @@
-"""Where results go: ``KIND:REST`` to a sink."""
+"""Where results go: ``KIND:REST?options`` to a sink."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import dataclass, field
 
 from edgeunip.classes import Classes
 from edgeunip.errors import UsageError, near
+from edgeunip.health import Board
 from edgeunip.protocols import Sink
+from edgeunip.runtimes.spec import Spec, parse
 
 
-def open_sink(spec: str, *, classes: Classes, rate_hz: float | None = None) -> Sink:
+@dataclass(frozen=True)
+class Setting:
+    """What a sink may know of the stream it belongs to.
+
+    Attributes:
+        classes: names and colours, from the manifest.
+        cameras: the cameras whose results it gets, by name; the same names stand in the results.
+        rate_hz: frames a second of a file being read; None when frames come at their own time.
+        board: the health of every camera.
+        alarms: names of the rules that may raise one.
+    """
+
+    classes: Classes
+    cameras: tuple[str, ...] = ("",)
+    rate_hz: float | None = None
+    board: Board = field(default_factory=Board)
+    alarms: tuple[str, ...] = ()
+
+
+def open_sink(text: str, setting: Setting) -> Sink:
     """Open a sink.
 
     Args:
-        spec: ``video:FILE.mkv`` or ``video:FILE.mp4``, ``jsonl:FILE`` or ``jsonl:-`` for standard output, or
-            ``web:PORT``. A missing folder is made.
-        classes: names and colours, from the manifest.
-        rate_hz: frames a second of a file being read; None when frames come at their own time.
+        text: one of the forms :data:`FORMS` shows. A missing folder is made.
+        setting: the stream it belongs to.
 
     Raises:
         UsageError: no such kind, or what follows it is wrong.
         SinkError: it cannot be opened.
         StorageError: its file cannot be written.
     """
-    kind, _, rest = spec.partition(":")
-    if kind not in _KINDS:
-        raise UsageError("Unknown sink", where=spec, remedy=near(kind, _KINDS))
-    if not rest:
-        raise UsageError("A sink needs a file or a port", where=spec, remedy=f"Write {_KINDS[kind][1]}.")
-    return _KINDS[kind][0](rest, classes, rate_hz)
+    spec = parse(text)
+    if spec.kind not in _KINDS:
+        raise UsageError("Unknown sink", where=spec.kind, remedy=near(spec.kind, _KINDS))
+    if not spec.rest:
+        raise UsageError(f"A {spec.kind} sink needs more", remedy=f"Write {FORMS[spec.kind]}.")
+    return _KINDS[spec.kind](spec, setting)
 
 
-def _video(rest: str, classes: Classes, rate_hz: float | None) -> Sink:
-    from edgeunip.runtimes.video import VideoSink
-
-    return VideoSink(Path(rest).expanduser(), classes, rate_hz=rate_hz)
-
-
-def _jsonl(rest: str, classes: Classes, rate_hz: float | None) -> Sink:
-    from edgeunip.runtimes.jsonl import JsonlSink
-
-    return JsonlSink(None if rest == "-" else Path(rest).expanduser())
+def slug(camera: str) -> str:
+    """Return a camera's name as part of a file name or topic: letters, digits, points and dashes."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", camera).strip("-.") or "camera"
 
 
-def _web(rest: str, classes: Classes, rate_hz: float | None) -> Sink:
-    if not (rest.isascii() and rest.isdecimal() and int(rest) <= 65535):
-        raise UsageError("A web sink needs a port, 0 to 65535", where=f"web:{rest}", remedy="Write web:8080.")
-    from edgeunip.runtimes.web import WebSink
+def _video(spec: Spec, setting: Setting) -> Sink:
+    from edgeunip.runtimes.video import open_video
 
-    return WebSink(int(rest), classes)
+    return open_video(spec, setting)
 
 
-_KINDS: dict[str, tuple[Callable[[str, Classes, float | None], Sink], str]] = {
-    "video": (_video, "video:FILE.mkv"),
-    "jsonl": (_jsonl, "jsonl:FILE, or jsonl:- for standard output"),
-    "web": (_web, "web:PORT"),
+def _jsonl(spec: Spec, setting: Setting) -> Sink:
+    from edgeunip.runtimes.jsonl import open_jsonl
+
+    return open_jsonl(spec, setting)
+
+
+def _mqtt(spec: Spec, setting: Setting) -> Sink:
+    from edgeunip.runtimes.mqtt import open_mqtt
+
+    return open_mqtt(spec, setting)
+
+
+def _rtsp(spec: Spec, setting: Setting) -> Sink:
+    from edgeunip.runtimes.rtsp_out import open_rtsp_out
+
+    return open_rtsp_out(spec, setting)
+
+
+def _window(spec: Spec, setting: Setting) -> Sink:
+    from edgeunip.runtimes.window import open_window
+
+    return open_window(spec, setting)
+
+
+def _web(spec: Spec, setting: Setting) -> Sink:
+    from edgeunip.runtimes.web.sink import open_web
+
+    return open_web(spec, setting)
+
+
+_KINDS: dict[str, Callable[[Spec, Setting], Sink]] = {
+    "video": _video,
+    "jsonl": _jsonl,
+    "mqtt": _mqtt,
+    "rtsp": _rtsp,
+    "window": _window,
+    "web": _web,
+}
+FORMS = {
+    "video": "video:FILE.mkv",
+    "jsonl": "jsonl:FILE, or jsonl:- for standard output",
+    "mqtt": "mqtt:HOST[:PORT]/TOPIC",
+    "rtsp": "rtsp://HOST[:PORT]/PATH",
+    "window": "window:on",
+    "web": "web:PORT",
 }

@@ -22,8 +22,10 @@ EXIT_CODES = {
     errors.ExportError: 1,
     errors.SourceError: 1,
     errors.SinkError: 1,
+    errors.SinkClosedError: 1,
     errors.InferenceError: 1,
     errors.MissingDependencyError: 1,
+    errors.MemoryLimitError: 75,
     errors.StorageError: 1,
 }
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from typing_extensions import Self, get_protocol_members
 
 from edgeunip.frame import Frame, Result
-from edgeunip.protocols import Camera, Runtime, Sink
+from edgeunip.protocols import Camera, Runtime, Sink, Taker
 
 
 class SmallestRuntime:
@@ -45,7 +45,7 @@ class SmallestSink:
     def __init__(self) -> None:
         self.seen = 0
 
-    def write(self, result: Result) -> None:
+    def write(self, item: Result) -> None:
         self.seen += 1
 
     def close(self) -> None:
@@ -70,7 +70,7 @@ def test_the_smallest_implementations_make_a_stream() -> None:
     [
         (Runtime, {"name", "concurrency", "__call__", "close"}, SmallestRuntime),
         (Camera, {"name", "live", "rate_hz", "__enter__", "__exit__", "__iter__"}, SmallestCamera),
-        (Sink, {"name", "write", "close"}, SmallestSink),
+        (Taker, {"name", "write", "close"}, SmallestSink),
     ],
 )
 def test_no_wider_than_the_smallest(protocol: type, members: set[str], smallest: type) -> None:

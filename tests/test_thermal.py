@@ -293,6 +293,11 @@ def test_window_needs_temperatures() -> None:
     )
 
 
+def test_window_keeps_its_tone_while_a_camera_has_lost_its_temperatures() -> None:
+    tone = agc("window").measure(scene(), radiometry=LEPTON)
+    assert agc("window").measure(scene(), tone, elapsed_s=1.0) == tone
+
+
 def test_window_does_not_depend_on_the_scene_and_survives_extremes() -> None:
     assert agc("window").measure(scene(0), radiometry=LEPTON) == agc("window").measure(scene(1) // 2, radiometry=LEPTON)
     for window in [(-273.0, 5000.0), (20.0, math.nextafter(20.0, 30.0)), (500.0, 600.0), (-270.0, -269.0)]:

@@ -67,12 +67,12 @@ def test_a_profile_with_temperatures_refuses_8_bits() -> None:
 
 def test_raw_and_boson_take_the_temperatures_away() -> None:
     known = profiles.find("lepton").radiometry
-    counts = np.zeros((4, 4), np.uint8)
+    counts = np.full((4, 4), 30_000, np.uint16)
     assert profiles.apply(profiles.find("raw"), counts, known, "x") == (counts, None)
     assert profiles.apply(profiles.find("boson"), counts, known, "x")[1] is None
     assert profiles.apply(None, counts, known, "x")[1] is known
 
 
 def test_an_unknown_profile_names_the_nearest() -> None:
-    with pytest.raises(UsageError, match=r"Unknown camera profile: leptn\. Did you mean lepton\?"):
+    with pytest.raises(UsageError, match=r"Unknown camera profile: leptn\. Did you mean lepton or"):
         profiles.find("leptn")

@@ -28,10 +28,10 @@ SDP = (
 
 
 class RtspServer:
-    """Serves one client: ``mode`` is what happens to it.
+    """Serves one client, or any number that get nothing: ``mode`` is what happens to it.
 
     ``play`` sends ``frames`` pictures and closes; ``hold`` falls silent instead; ``close`` closes at once; ``mute``
-    never answers; ``missing`` answers 404.
+    never answers; ``reset`` cuts the connection; ``missing`` answers 404.
     """
 
     def __init__(self, mode: str = "play", *, frames: int = 40) -> None:
@@ -56,6 +56,11 @@ class RtspServer:
         return f"rtsp://operator:{password}@127.0.0.1:{self.port}/thermal?token={CANARY}"
 
     def _serve(self) -> None:
+        self._serve_one()
+        while self._mode in ("close", "reset") and not self._stop.is_set():
+            self._serve_one()
+
+    def _serve_one(self) -> None:
         client, _ = self._listener.accept()
         with client:
             client.settimeout(5)
@@ -63,7 +68,12 @@ class RtspServer:
             with contextlib.suppress(OSError):
                 if self._mode == "mute":
                     self._stop.wait(8)
-                elif self._mode != "close":
+                elif self._mode == "close":
+                    client.recv(4096)
+                elif self._mode == "reset":
+                    client.recv(1)
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                else:
                     self._talk(client)
 
     def _talk(self, client: socket.socket) -> None:
@@ -142,21 +152,23 @@ def test_frames_come_and_the_end_of_the_stream_is_a_fault() -> None:
                 assert frame.counts.dtype == np.uint8 and frame.counts.shape == (48, 64)
                 assert np.abs(frame.counts[:, 3:-3] - np.arange(30, 222, 3.0)[3:-3]).mean() < 4
     assert str(caught.value) == f"The live source ended: {camera.name} (end of stream). Is the camera still on?"
+    assert caught.value.reason == "end"
     assert_no_secret(caught.value)
     assert len(seen) > 5 and seen == sorted(set(seen))
 
 
 @pytest.mark.parametrize(
-    ("mode", "password", "words", "limit_s"),
+    ("mode", "password", "words", "reason"),
     [
-        ("close", CANARY, r"The RTSP stream failed: rtsp://\*\*\*@127", 5),
-        ("missing", CANARY, r"\(.*404 Not Found\)\. Check the path", 5),
-        ("play", f"wrong{CANARY}", r"\(.*401 Unauthorized.*\)\. Check user name and password", 5),
-        ("mute", CANARY, r"\(no answer in time\)\. Check the address", 5),
+        ("close", CANARY, r"The RTSP stream failed: rtsp://\*\*\*@127.*\(it hung up before an answer\)", "end"),
+        ("reset", CANARY, r"\(Connection reset by peer\)\. Is the camera still on", "reset"),
+        ("missing", CANARY, r"\(.*404 Not Found\)\. Check the path", "missing"),
+        ("play", f"wrong{CANARY}", r"\(.*401 Unauthorized.*\)\. Check user name and password", "permission"),
+        ("mute", CANARY, r"\(no answer in time\)\. Check the address", "timeout"),
     ],
 )
 def test_a_failure_says_why_in_time_and_tells_no_secret(
-    mode: str, password: str, words: str, limit_s: float, monkeypatch: pytest.MonkeyPatch
+    mode: str, password: str, words: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rtsp, "LIMIT_S", 1.5)
     begin = time.monotonic()
@@ -166,7 +178,7 @@ def test_a_failure_says_why_in_time_and_tells_no_secret(
         open_camera(server.url(password=password)),
     ):
         pass
-    assert time.monotonic() - begin < limit_s
+    assert time.monotonic() - begin < 5 and caught.value.reason == reason
     assert_no_secret(caught.value)
 
 
@@ -176,6 +188,7 @@ def test_nobody_listens() -> None:
     url = f"rtsp://operator:{CANARY}@127.0.0.1:{port}/x?token={CANARY}"
     with pytest.raises(SourceError, match=r"Connection refused\)\. Check the port") as caught, open_camera(url):
         pass
+    assert caught.value.reason == "refused"
     assert_no_secret(caught.value)
 
 

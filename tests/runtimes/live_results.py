@@ -7,7 +7,7 @@ import numpy as np
 
 from edgeunip.classes import Classes
 from edgeunip.frame import Frame, Result, State
-from edgeunip.runtimes.segment import statistics
+from edgeunip.runtimes.measure import statistics
 from edgeunip.thermal import Agc, Linear
 
 CLASSES = Classes(("background", "person", "machine"), ((0, 0, 0), (255, 122, 61), (53, 201, 195)))

@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 from tiny_runtime import CLASSES, LINEAR
 
-from edgeunip.frame import ClassStatistics, Frame, Result, State
-from edgeunip.runtimes.overlay import MIN_WIDTH, Overlay
+from edgeunip.frame import Alarm, ClassStatistics, Frame, Region, Result, State
+from edgeunip.runtimes.overlay import MIN_WIDTH, Overlay, _alarm
 
 
 def make(height=24, width=40, *, state=State.LIVE, statistics=None):
@@ -50,6 +52,50 @@ def test_legend_names_present_classes_and_marks_the_hotspot():
 def test_legend_tells_a_state_that_is_not_live():
     live, closed = (Overlay(CLASSES).draw(make(240, 640, state=state)) for state in (State.LIVE, State.FFC))
     assert not np.array_equal(live, closed)
+
+
+def region(number, box, name="hot"):
+    return Region(name, number, box, ClassStatistics(1, 0.1))
+
+
+def alarm(name="fever", region=0, unit="C"):
+    return Alarm("hot max > 38 C", name, 0, 38.44, unit, None, region)
+
+
+def test_followed_regions_have_boxes_and_those_of_an_alarm_are_red():
+    regions = (region(1, (300, 50, 60, 40)), region(2, (400, 50, 60, 40)), region(0, (500, 50, 60, 40)))
+    result = replace(make(240, 640), regions=regions, alarms=(alarm(region=2),))
+    overlay = Overlay(CLASSES)
+    image, plain = overlay.draw(result), overlay.draw(replace(result, regions=(), alarms=()))
+    assert tuple(image[50, 330]) == CLASSES.colours[3]
+    assert tuple(image[50, 430]) == (255, 40, 40)
+    assert (image[45:100, 480:] == plain[45:100, 480:]).all()
+    # The number stands inside, at the lower left.
+    assert (image[76:90, 300:312] == 0).all(2).sum() > 30
+    assert image[76:90, 300:312].min(2).max() > 200
+
+
+def test_boxes_are_enlarged_with_the_picture():
+    result = replace(make(60, 80), regions=(region(1, (20, 10, 30, 20)),))
+    image = Overlay(CLASSES).draw(result)
+    assert tuple(image[60, 200]) == tuple(image[179, 299]) == CLASSES.colours[3]
+
+
+def test_alarms_stand_at_the_foot_and_many_are_summed_up():
+    overlay, result = Overlay(CLASSES), make(240, 640)
+    one, nine = (overlay.draw(replace(result, alarms=(alarm(),) * number)) for number in (1, 9))
+    assert tuple(one[222 + 2, 1]) == (190, 0, 0)
+    assert not (one[:223] != overlay.draw(result)[:223]).any()
+    assert tuple(nine[240 - 5 * 17 + 2, 1]) == (190, 0, 0)
+    assert not (nine[: 240 - 5 * 17] != overlay.draw(result)[: 240 - 5 * 17]).any()
+
+
+@pytest.mark.parametrize(
+    ("unit", "region", "text"),
+    [("C", 3, "fever: 38.4 C at 3"), ("%", 0, "fever: 38.4 %"), ("px", 0, "fever: 38 px"), ("count", 0, "fever: 38")],
+)
+def test_an_alarm_in_words(unit, region, text):
+    assert _alarm(alarm(unit=unit, region=region)) == text
 
 
 def test_overlay_is_quick_enough():

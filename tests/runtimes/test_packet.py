@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from live_results import CLASSES, made
 
 from edgeunip.classes import Classes
-from edgeunip.frame import State
-from edgeunip.runtimes.packet import encode
+from edgeunip.frame import Region, State
+from edgeunip.runtimes.plain import plain
+from edgeunip.runtimes.web.packet import encode
 
 
 def split(data):
@@ -33,32 +34,33 @@ def test_a_packet_holds_the_result():
     assert (class_map.reshape(120, 160) == result.class_map).all()
     assert gray.shape == (120, 160)
     assert np.abs(gray.astype(int) - result.picture).mean() < 2
-    assert {key: numbers[key] for key in numbers if key != "classes"} == {
-        "seq": 7,
-        "state": "settling",
-        "age_ms": 42.0,
+    assert numbers == plain(result) | {
         "fps": 29.97,
-        "dropped": 3,
         "width": 160,
         "height": 120,
+        "radiometric": True,
+        "classes": [
+            {"name": name, "rgb": list(colour)} | plain(result)["classes"][name]
+            for name, colour in zip(CLASSES.names, CLASSES.colours, strict=True)
+        ],
     }
-    for entry, name, colour in zip(numbers["classes"], CLASSES.names, CLASSES.colours, strict=True):
-        one = result.classes[name]
-        assert entry == {
-            "name": name,
-            "rgb": list(colour),
-            "pixels": one.pixels,
-            "area": one.area,
-            "min_c": one.min_c,
-            "mean_c": one.mean_c,
-            "max_c": one.max_c,
-            "hotspot": list(one.hotspot),
-        }
+    assert numbers["seq"] == 7
+    assert numbers["state"] == "settling"
+    assert numbers["classes"][1]["max_c"] == round(result.classes["person"].max_c, 2)
+
+
+def test_of_many_regions_the_first_are_told():
+    result = made()
+    region = Region("person", 1, (0, 0, 1, 1), result.classes["person"])
+    many = replace(result, regions=tuple(replace(region, number=number) for number in range(100)))
+    told = split(encode(many, CLASSES, None).at(0))[1]["regions"]
+    assert [one["number"] for one in told] == list(range(32))
 
 
 def test_bare_counts_have_no_temperatures():
     numbers = split(encode(made(radiometry=None), CLASSES, None).at(0))[1]
     assert numbers["fps"] is None
+    assert numbers["radiometric"] is False
     assert {entry[key] for entry in numbers["classes"] for key in ("min_c", "mean_c", "max_c", "hotspot")} == {None}
 
 
@@ -69,7 +71,7 @@ def test_a_temperature_that_is_no_number_is_none(value):
     result = replace(result, classes={**result.classes, "person": person})
     entry = split(encode(result, CLASSES, None).at(0))[1]["classes"][1]
     assert entry["min_c"] is None
-    assert entry["max_c"] == person.max_c
+    assert entry["max_c"] == round(person.max_c, 2)
 
 
 def test_a_result_of_other_classes_is_refused():

@@ -3,12 +3,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from tiny_runtime import CENTRES, CLASSES, HEIGHT, LINEAR, WIDTH, scene, tiny_manifest
+from tiny_runtime import CENTRES, HEIGHT, LINEAR, WIDTH, scene, tiny_manifest
 
 from edgeunip.errors import InferenceError, UsageError
 from edgeunip.frame import Frame, State
-from edgeunip.runtimes.segment import Segmenter, class_map, decide, statistics
-from edgeunip.thermal import Agc, Planck, fit
+from edgeunip.runtimes.segment import Segmenter, class_map, decide
+from edgeunip.thermal import Agc, fit
 
 
 def frame(counts, seq=0, t_s=0.0, state=State.LIVE, radiometry=LINEAR):
@@ -50,43 +50,6 @@ def test_class_map_takes_the_nearest_cell(rows, columns, height, width, seed):
     # Where a native pixel's centre lies between two cells, either is nearest.
     assert np.mean(enlarged == expected) == 1 or (height % rows or width % columns)
     assert set(np.unique(enlarged)) <= set(np.unique(decide(logits)))
-
-
-maps = st.tuples(st.integers(1, 40), st.integers(1, 40)).flatmap(
-    lambda shape: st.tuples(
-        hnp.arrays(np.uint16, shape, elements=st.integers(0, 65535)),
-        hnp.arrays(np.uint8, shape, elements=st.integers(0, len(CLASSES) - 1)),
-    )
-)
-PLANCK = Planck(r1=14000.0, r2=0.012, b=1430.0, f=1.0, o=-6000.0)
-
-
-@given(maps, st.sampled_from([LINEAR, PLANCK]))
-def test_statistics_against_plain_numpy(pair, radiometry):
-    counts, labels = pair
-    found = statistics(frame(counts, radiometry=radiometry), labels, CLASSES)
-    assert list(found) == list(CLASSES.names)
-    celsius = radiometry.celsius(counts)
-    for number, entry in enumerate(found.values()):
-        inside = labels == number
-        assert entry.pixels == inside.sum()
-        assert entry.area == pytest.approx(inside.mean())
-        warm = inside & np.isfinite(celsius)
-        if not warm.any():
-            assert (entry.min_c, entry.mean_c, entry.max_c, entry.hotspot) == (None,) * 4
-            continue
-        assert (entry.min_c, entry.max_c) == (celsius[warm].min(), celsius[warm].max())
-        assert entry.mean_c == pytest.approx(celsius[warm].mean(dtype=np.float64), abs=1e-4)
-        y, x = np.unravel_index(np.where(warm, celsius, -np.inf).argmax(), counts.shape)
-        assert entry.hotspot == (x, y)
-
-
-def test_statistics_of_bare_counts_have_areas_only():
-    labels = np.zeros((6, 8), np.uint8)
-    labels[:3] = 3
-    found = statistics(frame(np.zeros((6, 8), np.uint8), radiometry=None), labels, CLASSES)
-    assert (found["hot"].pixels, found["hot"].area, found["hot"].mean_c, found["hot"].hotspot) == (24, 0.5, None, None)
-    assert found["warm"].pixels == 0
 
 
 def test_a_frame_becomes_the_classes_of_its_gray(runtime):

@@ -1,8 +1,8 @@
 import json
-import math
 import resource
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +12,14 @@ import pytest
 from tiny_runtime import CLASSES, frames, tiny_manifest
 
 from edgeunip.errors import SinkError, StorageError, UsageError
-from edgeunip.frame import ClassStatistics, State
-from edgeunip.runtimes.jsonl import JsonlSink, to_json
+from edgeunip.runtimes.jsonl import JsonlSink
+from edgeunip.runtimes.plain import plain
 from edgeunip.runtimes.segment import Segmenter
-from edgeunip.runtimes.sinks import open_sink
+from edgeunip.runtimes.sinks import Setting, open_sink
 from edgeunip.runtimes.video import VideoSink
+
+LIVE = Setting(CLASSES)
+FILE = Setting(CLASSES, rate_hz=9.0)
 
 
 @pytest.fixture
@@ -31,24 +34,43 @@ def read_video(path):
 
 
 def test_grammar(tmp_path):
-    with pytest.raises(UsageError, match=r"Unknown sink: vidoe:x\.mkv\. Did you mean video\?"):
-        open_sink("vidoe:x.mkv", classes=CLASSES)
-    with pytest.raises(UsageError, match=r"needs a file or a port: jsonl\. Write jsonl:FILE"):
-        open_sink("jsonl", classes=CLASSES)
+    with pytest.raises(UsageError, match=r"Unknown sink: vidoe\. Did you mean video"):
+        open_sink("vidoe:x.mkv", LIVE)
+    with pytest.raises(UsageError, match=r"A jsonl sink needs more\. Write jsonl:FILE"):
+        open_sink("jsonl", LIVE)
     with pytest.raises(UsageError, match=r"as \.mkv or \.mp4: .*a\.avi"):
-        open_sink(f"video:{tmp_path}/a.avi", classes=CLASSES)
-    for port in ("-1", "65536", "http", "80.0"):
-        with pytest.raises(UsageError, match=f"port, 0 to 65535: web:{port}"):
-            open_sink(f"web:{port}", classes=CLASSES)
-    assert open_sink(f"jsonl:{tmp_path}/deep/er/a:b.jsonl", classes=CLASSES).name.endswith("a:b.jsonl")
+        open_sink(f"video:{tmp_path}/a.avi", LIVE)
+    with pytest.raises(UsageError, match=r"A jsonl sink has no option minuets\. Did you mean minutes\?"):
+        open_sink(f"jsonl:{tmp_path}/a.jsonl?minuets=5", LIVE)
+    with pytest.raises(UsageError, match=r"^Standard output has no options"):
+        open_sink("jsonl:-?minutes=5", LIVE)
+    for option in ("minutes=0", "mb=-1", "keep=0", "keep=2.5", "free=-1", "mb=nan", "minutes=ten"):
+        with pytest.raises(UsageError, match=f"^An option of the video sink is wrong: {option}"):
+            open_sink(f"video:{tmp_path}/a.mkv?{option}", LIVE)
+    assert open_sink(f"jsonl:{tmp_path}/deep/er/a:b.jsonl", LIVE).name.endswith("a:b.jsonl")
     assert (tmp_path / "deep/er/a:b.jsonl").is_file()
+
+
+def test_a_file_for_each_camera(tmp_path):
+    two = Setting(CLASSES, cameras=("/dev/video0", "rtsp://***@host/live"))
+    with pytest.raises(UsageError, match=r"^One video file cannot hold several cameras: .*a\.mkv\. Write \{camera\}"):
+        open_sink(f"video:{tmp_path}/a.mkv", two)
+    open_sink(f"jsonl:{tmp_path}/all.jsonl", two).close()
+    for camera in two.cameras:
+        open_sink(f"video:{tmp_path}/{{camera}}/day.mkv", Setting(CLASSES, cameras=(camera,), rate_hz=9.0)).close()
+    found = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*"))
+    assert found == ["all.jsonl", "dev-video0/day.mkv", "rtsp-host-live/day.mkv"]
 
 
 @pytest.mark.parametrize("spec", ["jsonl:{}/file/a.jsonl", "video:{}/file/a.mkv"])
 def test_a_place_that_cannot_be_written(tmp_path, spec):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageError, match=r"^Cannot write: .*file/a\.\w+ \(.*\)"):
-        open_sink(spec.format(tmp_path), classes=CLASSES)
+        open_sink(spec.format(tmp_path), LIVE)
+
+
+def read_lines(path):
+    return [json.loads(line)["seq"] for line in path.read_text().splitlines()]
 
 
 def test_jsonl_holds_one_whole_line_a_result(tmp_path, results):
@@ -58,32 +80,44 @@ def test_jsonl_holds_one_whole_line_a_result(tmp_path, results):
     sink.close()
     sink.close()
     lines = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
-    assert [line["seq"] for line in lines] == list(range(30))
-    first, result = lines[0], results[0]
-    assert list(first) == ["seq", "t_ns", "age_ms", "state", "dropped", "classes"]
-    assert (first["t_ns"], first["state"], first["dropped"]) == (result.frame.t_ns, "live", 0)
-    assert list(first["classes"]) == list(CLASSES.names)
-    hot = first["classes"]["hot"]
-    assert list(hot) == ["pixels", "area", "min_c", "mean_c", "max_c", "hotspot"]
-    assert hot["pixels"] == result.classes["hot"].pixels
-    assert hot["mean_c"] == round(result.classes["hot"].mean_c, 2)
-    assert hot["hotspot"] == list(result.classes["hot"].hotspot)
+    assert lines == [plain(result) for result in results]
 
 
-def test_jsonl_says_null_for_what_is_unknown_and_never_nan(results):
-    classes = {"a": ClassStatistics(0, 0.0), "b": ClassStatistics(1, 1 / 3, math.nan, math.inf, 1.006, (1, 2))}
-    frame = replace(results[0].frame, state=State.FFC)
-    value = to_json(replace(results[0], frame=frame, classes=classes, dropped=4))
-    assert json.loads(json.dumps(value, allow_nan=False)) == value
-    assert value["classes"] == {
-        "a": {"pixels": 0, "area": 0.0, "min_c": None, "mean_c": None, "max_c": None, "hotspot": None},
-        "b": {"pixels": 1, "area": 0.3333, "min_c": None, "mean_c": None, "max_c": 1.01, "hotspot": [1, 2]},
-    }
-    assert (value["state"], value["dropped"]) == ("ffc", 4)
+def test_jsonl_of_a_file_replaces_and_of_a_camera_goes_on(tmp_path, results):
+    path = tmp_path / "a.jsonl"
+    for setting, expected in ((FILE, [0]), (FILE, [1]), (LIVE, [1, 2]), (LIVE, [1, 2, 3])):
+        sink = open_sink(f"jsonl:{path}", setting)
+        sink.write(results[expected[-1]])
+        sink.close()
+        assert read_lines(path) == expected
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("torn", ["{", '{"seq":9', "x" * 200_000, ""])
+@pytest.mark.parametrize("before", [0, 3, 2000])
+def test_a_torn_line_of_an_earlier_run_is_cut_off(tmp_path, results, torn, before):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"seq":0,"more":"........................................"}\n' * before + torn)
+    sink = open_sink(f"jsonl:{path}", LIVE)
+    sink.write(results[1])
+    sink.write(results[2])
+    sink.close()
+    assert read_lines(path) == [0] * before + [1, 2]
+
+
+def test_several_threads_write_whole_lines(tmp_path, results):
+    sink = open_sink(f"jsonl:{tmp_path}/a.jsonl", Setting(CLASSES, cameras=("a", "b")))
+    threads = [threading.Thread(target=lambda: [sink.write(result) for result in results * 5]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    sink.close()
+    assert sorted(read_lines(tmp_path / "a.jsonl")) == sorted([*range(30)] * 20)
 
 
 def test_jsonl_to_standard_output(capfdbinary, results):
-    sink = open_sink("jsonl:-", classes=CLASSES)
+    sink = open_sink("jsonl:-", LIVE)
     sink.write(results[3])
     sink.close()
     assert json.loads(capfdbinary.readouterr().out)["seq"] == 3
@@ -95,11 +129,13 @@ import sys
 sys.path.insert(0, sys.argv[1])
 from tiny_runtime import *
 from edgeunip.errors import EdgeunipError
-from edgeunip.runtimes.sinks import open_sink
+from edgeunip.runtimes.outlet import Port
+from edgeunip.runtimes.sinks import Setting, open_sink
 from edgeunip.runtimes.stream import stream
 try:
     camera = MemoryCamera(frames(500), period_s=0.01)
-    stream(camera, OpenVinoRuntime(tiny_model()), tiny_manifest(), [open_sink("jsonl:-", classes=CLASSES)])
+    sink = open_sink("jsonl:-", Setting(CLASSES))
+    stream(camera, OpenVinoRuntime(tiny_model()), tiny_manifest(), [Port.of(sink)])
 except EdgeunipError as error:
     sys.exit(f"{type(error).__name__} {error}")
 """
@@ -170,7 +206,7 @@ def test_video_without_a_frame(tmp_path):
 def test_a_full_disk_is_one_clear_error(tmp_path, results, kind, suffix):
     # A limit on the file's size fails a write as a full disk does, after some have gone well.
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    sink = open_sink(f"{kind}:{tmp_path}/a.{suffix}", classes=CLASSES, rate_hz=9.0)
+    sink = open_sink(f"{kind}:{tmp_path}/a.{suffix}", FILE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:
         with pytest.raises(StorageError, match=r"Cannot write: .*/a\.(mkv|mp4|jsonl) \(File too large\)"):

@@ -3,17 +3,29 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_runtime import MemoryCamera, MemorySink, SlowRuntime, frames, tiny_manifest
+from tiny_runtime import CLASSES, MemoryCamera, MemorySink, SlowRuntime, frames, tiny_manifest
 
+from edgeunip.budget import Budget
 from edgeunip.errors import InferenceError, SinkError, SourceError, StorageError, UsageError
+from edgeunip.frame import State
+from edgeunip.runtimes.gate import Gate
+from edgeunip.runtimes.outlet import Port
+from edgeunip.runtimes.rules import parse_rule
+from edgeunip.runtimes.scene import Scene
 from edgeunip.runtimes.stream import stream
+from edgeunip.runtimes.turns import Turns
 from edgeunip.thermal import Agc
 
 MANIFEST = tiny_manifest()
+
+
+def ports(*sinks):
+    return [Port.of(sink) for sink in sinks]
 
 
 def closes(totals):
@@ -25,7 +37,7 @@ def test_a_file_is_written_whole_and_in_order(runtime, concurrency):
     slow = SlowRuntime(runtime, seconds=0.002, concurrency=concurrency, jitter=np.random.default_rng(concurrency))
     slow._runtime = lambda picture: np.zeros((4, 16, 24), np.float32)
     sink, other = MemorySink(), MemorySink("other", seconds=0.003)
-    totals = stream(MemoryCamera(frames(60)), slow, MANIFEST, [sink, other])
+    totals = stream(MemoryCamera(frames(60)), slow, MANIFEST, ports(sink, other))
     assert sink.seqs == other.seqs == list(range(60))
     assert (totals.captured, totals.inferred, totals.written, totals.skipped, totals.lost) == (60, 60, 60, 0, 0)
     assert slow.most <= concurrency
@@ -38,7 +50,7 @@ def test_a_file_is_written_whole_and_in_order(runtime, concurrency):
 def test_a_live_camera_skips_to_the_newest_and_every_frame_is_accounted_for(runtime):
     sink = MemorySink()
     camera = MemoryCamera(frames(60), live=True, period_s=0.005)
-    totals = stream(camera, SlowRuntime(runtime, seconds=0.03), MANIFEST, [sink])
+    totals = stream(camera, SlowRuntime(runtime, seconds=0.03), MANIFEST, ports(sink))
     assert totals.captured == 60
     assert totals.skipped > 20
     assert totals.inferred == totals.written == len(sink.results) == 60 - totals.skipped
@@ -54,7 +66,7 @@ def test_a_live_camera_skips_to_the_newest_and_every_frame_is_accounted_for(runt
 
 def test_frames_lost_at_the_source_are_counted_apart(runtime):
     numbered = [frame for frame in frames(20) if frame.seq not in (3, 4, 5, 11)]
-    totals = stream(MemoryCamera(numbered), runtime, MANIFEST, [MemorySink()])
+    totals = stream(MemoryCamera(numbered), runtime, MANIFEST, ports(MemorySink()))
     assert (totals.captured, totals.written, totals.skipped, totals.lost) == (16, 16, 0, 4)
 
 
@@ -62,7 +74,7 @@ def test_frames_lost_at_the_source_are_counted_apart(runtime):
 def test_a_number_of_frames(runtime, live):
     sink = MemorySink()
     camera = MemoryCamera(frames(500), live=live, period_s=0.002 if live else 0)
-    totals = stream(camera, runtime, MANIFEST, [sink], frames=7)
+    totals = stream(camera, runtime, MANIFEST, ports(sink), frames=7)
     assert totals.written == len(sink.results) == 7
     assert closes(totals)
     assert live or totals.captured == 7
@@ -74,14 +86,14 @@ def test_no_number_of_frames(runtime):
 
 
 def test_an_empty_source_and_no_sink(runtime):
-    totals = stream(MemoryCamera([]), runtime, MANIFEST, [MemorySink()])
+    totals = stream(MemoryCamera([]), runtime, MANIFEST, ports(MemorySink()))
     assert (totals.captured, totals.written, totals.latency_ms) == (0, 0, (0.0, 0.0))
     assert stream(MemoryCamera(frames(5)), runtime, MANIFEST, []).written == 5
 
 
 def test_a_failing_sink_harms_no_other(runtime):
     good, bad = MemorySink("good"), MemorySink("bad", fail_at=3)
-    totals = stream(MemoryCamera(frames(20)), runtime, MANIFEST, [bad, good])
+    totals = stream(MemoryCamera(frames(20)), runtime, MANIFEST, ports(bad, good))
     assert good.seqs == list(range(20))
     assert bad.seqs == [0, 1, 2]
     assert totals.failed_sinks == ("bad",)
@@ -93,18 +105,18 @@ def test_every_sink_failing_ends_the_stream(runtime):
     reports = []
     bad = [MemorySink("one", fail_at=2), MemorySink("two", fail_at=4, error=StorageError("Cannot write", where="x"))]
     with pytest.raises(SinkError, match=r"Every sink has failed: one, two \(Worn out: one\)"):
-        stream(MemoryCamera(frames(2000), period_s=0.001), runtime, MANIFEST, bad, report=reports.append)
+        stream(MemoryCamera(frames(2000), period_s=0.001), runtime, MANIFEST, ports(*bad), report=reports.append)
     assert reports[-1].captured < 2000
     assert reports[-1].written == 4
     assert closes(reports[-1])
     with pytest.raises(StorageError, match="Cannot write: x"):
-        stream(MemoryCamera(frames(5)), runtime, MANIFEST, [MemorySink(fail_at=0, error=bad[1]._error)])
+        stream(MemoryCamera(frames(5)), runtime, MANIFEST, ports(MemorySink(fail_at=0, error=bad[1]._error)))
 
 
 def test_a_slow_sink_of_a_live_camera_loses_its_own_results_only(runtime):
     slow, quick = MemorySink("slow", seconds=0.05), MemorySink("quick")
     camera = MemoryCamera(frames(40), live=True, period_s=0.01)
-    totals = stream(camera, runtime, MANIFEST, [slow, quick])
+    totals = stream(camera, runtime, MANIFEST, ports(slow, quick))
     assert len(quick.results) == totals.inferred == totals.written
     assert totals.sink_drops == {"slow": totals.inferred - len(slow.results)}
     assert totals.sink_drops["slow"] > 15
@@ -115,7 +127,7 @@ def test_a_slow_sink_of_a_live_camera_loses_its_own_results_only(runtime):
 
 def test_the_only_sink_being_slow_the_account_still_closes(runtime):
     slow = MemorySink("slow", seconds=0.05)
-    totals = stream(MemoryCamera(frames(30), live=True, period_s=0.01), runtime, MANIFEST, [slow])
+    totals = stream(MemoryCamera(frames(30), live=True, period_s=0.01), runtime, MANIFEST, ports(slow))
     assert totals.written == len(slow.results) < totals.inferred
     assert totals.captured == 30
     assert closes(totals)
@@ -125,7 +137,7 @@ def test_a_lost_camera_is_told_once_all_it_gave_is_written(runtime):
     sink = MemorySink(seconds=0.002)
     camera = MemoryCamera(frames(12), error=SourceError("The camera was unplugged", where="memory"))
     with pytest.raises(SourceError, match="unplugged: memory"):
-        stream(camera, runtime, MANIFEST, [sink])
+        stream(camera, runtime, MANIFEST, ports(sink))
     assert sink.seqs == list(range(12))
     assert sink.closed == 1
 
@@ -135,7 +147,7 @@ def test_a_failing_runtime_is_told_and_its_sinks_are_closed(runtime, error):
     sink, reports = MemorySink(), []
     failing = SlowRuntime(runtime, concurrency=2, error=error, fail_at=5)
     with pytest.raises(type(error), match=str(error)):
-        stream(MemoryCamera(frames(2000), period_s=0.001), failing, MANIFEST, [sink], report=reports.append)
+        stream(MemoryCamera(frames(2000), period_s=0.001), failing, MANIFEST, ports(sink), report=reports.append)
     assert sink.seqs[:5] == [0, 1, 2, 3, 4]
     assert 5 not in sink.seqs
     assert sink.closed == 1
@@ -145,14 +157,14 @@ def test_a_failing_runtime_is_told_and_its_sinks_are_closed(runtime, error):
 def test_a_fault_of_the_program_in_a_sink_is_not_taken_for_a_full_disk(runtime):
     sinks = [MemorySink("good"), MemorySink("bad", fail_at=1, error=KeyError("a bug"))]
     with pytest.raises(KeyError, match="a bug"):
-        stream(MemoryCamera(frames(2000), period_s=0.001), runtime, MANIFEST, sinks)
+        stream(MemoryCamera(frames(2000), period_s=0.001), runtime, MANIFEST, ports(*sinks))
     assert sinks[0].closed == 1
 
 
 def test_preprocessing_that_cannot_be_done_is_told(runtime):
     bare = [type(frame)(frame.counts, frame.seq, frame.t_ns) for frame in frames(3)]
     with pytest.raises(UsageError, match="needs temperatures"):
-        stream(MemoryCamera(bare), runtime, tiny_manifest(agc=Agc(mode="window")), [MemorySink()])
+        stream(MemoryCamera(bare), runtime, tiny_manifest(agc=Agc(mode="window")), ports(MemorySink()))
 
 
 @pytest.mark.parametrize("live", [False, True])
@@ -167,7 +179,7 @@ def test_stop_ends_everything_in_two_seconds(runtime, live):
     stop, sink, stuck = threading.Event(), MemorySink(), MemorySink("stuck", seconds=30)
     threading.Timer(0.2, stop.set).start()
     start = time.monotonic()
-    totals = stream(Silent(frames(3), live=live), runtime, MANIFEST, [sink, stuck], stop=stop)
+    totals = stream(Silent(frames(3), live=live), runtime, MANIFEST, ports(sink, stuck), stop=stop)
     assert time.monotonic() - start < 0.2 + 2.0
     assert sink.closed == 1
     assert totals.failed_sinks == ("stuck",)
@@ -178,7 +190,7 @@ def test_stop_without_a_stuck_sink_is_quick(runtime):
     stop, sink = threading.Event(), MemorySink()
     threading.Timer(0.2, stop.set).start()
     start = time.monotonic()
-    totals = stream(MemoryCamera(frames(200), live=True, period_s=0.01), runtime, MANIFEST, [sink], stop=stop)
+    totals = stream(MemoryCamera(frames(200), live=True, period_s=0.01), runtime, MANIFEST, ports(sink), stop=stop)
     assert time.monotonic() - start < 0.7
     assert totals.captured < 40
     assert closes(totals)
@@ -187,7 +199,7 @@ def test_stop_without_a_stuck_sink_is_quick(runtime):
 def test_reports_come_every_second_and_at_the_end(runtime):
     reports = []
     camera = MemoryCamera(frames(25), live=True, period_s=0.05)
-    totals = stream(camera, runtime, MANIFEST, [MemorySink()], report=reports.append)
+    totals = stream(camera, runtime, MANIFEST, ports(MemorySink()), report=reports.append)
     assert len(reports) == 2
     assert reports[-1] == totals
     assert 0.9 < reports[0].seconds < 1.3
@@ -197,7 +209,7 @@ def test_reports_come_every_second_and_at_the_end(runtime):
 def test_no_thread_stays_behind(runtime):
     before = threading.active_count()
     for _ in range(20):
-        stream(MemoryCamera(frames(5)), runtime, MANIFEST, [MemorySink(), MemorySink()])
+        stream(MemoryCamera(frames(5)), runtime, MANIFEST, ports(MemorySink(), MemorySink()))
     assert threading.active_count() <= before
 
 
@@ -205,12 +217,15 @@ _SIGNALLED = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from tiny_runtime import *
-from edgeunip.runtimes.sinks import open_sink
+from edgeunip.runtimes.sinks import Setting, open_sink
+from edgeunip.runtimes.outlet import Port
+from edgeunip.runtimes.rules import parse_rule
+from edgeunip.runtimes.scene import Scene
 from edgeunip.runtimes.stream import stream
 camera = MemoryCamera(frames(3000), live=True, period_s=0.02)
-sinks = [open_sink(spec, classes=CLASSES) for spec in sys.argv[2:]]
+sinks = [open_sink(spec, Setting(CLASSES)) for spec in sys.argv[2:]]
 print("ready", flush=True)
-totals = stream(camera, OpenVinoRuntime(tiny_model()), tiny_manifest(), sinks)
+totals = stream(camera, OpenVinoRuntime(tiny_model()), tiny_manifest(), [Port.of(sink) for sink in sinks])
 assert totals.captured == totals.written + totals.skipped
 print(totals.written, flush=True)
 """
@@ -242,3 +257,146 @@ def test_recordings_survive_signals(tmp_path, kind):
             assert len(lines) - len(shown) <= 60
             assert len(shown) >= 20
         assert shown == sorted(set(shown))
+
+
+def states(count, blind, state=State.FFC):
+    return [replace(one, state=state if one.seq in blind else State.LIVE) for one in frames(count)]
+
+
+@pytest.mark.parametrize("live", [False, True])
+@pytest.mark.parametrize("state", [State.FFC, State.FROZEN])
+def test_the_class_map_is_held_while_the_shutter_is_closed(runtime, live, state):
+    sink, counted = MemorySink(), SlowRuntime(runtime, seconds=0.001, concurrency=2)
+    camera = MemoryCamera(states(30, range(10, 20), state), live=live, period_s=0.01 if live else 0)
+    totals = stream(camera, counted, MANIFEST, ports(sink))
+    held = [result for result in sink.results if result.held]
+    assert {result.frame.seq for result in held} <= set(range(10, 20)) and len(held) == totals.held > 5
+    before = max((one for one in sink.results if one.frame.seq < 10), key=lambda one: one.frame.seq)
+    for result in held:
+        assert result.frame.state is state
+        np.testing.assert_array_equal(result.class_map, before.class_map)
+    assert totals.inferred == totals.written and closes(totals)
+
+
+def test_a_stream_that_begins_with_a_closed_shutter_has_no_map_to_hold(runtime):
+    sink = MemorySink()
+    stream(MemoryCamera(states(6, range(3))), runtime, MANIFEST, ports(sink))
+    assert [result.held for result in sink.results] == [False, True, True, False, False, False]
+    assert sink.results[0].frame.state is State.FFC
+
+
+def test_another_frame_size_is_not_covered_by_an_old_map(runtime):
+    sink = MemorySink()
+    grown = [replace(one, counts=np.ascontiguousarray(one.counts[:60, :80]), seq=one.seq + 5) for one in frames(3)]
+    grown[0] = replace(grown[0], state=State.FFC)
+    stream(MemoryCamera([*frames(5), *grown]), runtime, MANIFEST, ports(sink))
+    assert [result.class_map.shape for result in sink.results] == [(120, 160)] * 5 + [(60, 80)] * 3
+    assert not any(result.held for result in sink.results)
+
+
+def test_a_still_scene_is_inferred_once_a_second(runtime):
+    class Stamped(MemoryCamera):
+        def __iter__(self):
+            yield from self._frames
+
+    still = [replace(one, counts=frames(1)[0].counts, t_ns=one.seq * 100_000_000) for one in frames(30)]
+    counted, sink = SlowRuntime(runtime, seconds=0.0), MemorySink()
+    totals = stream(Stamped(still), counted, MANIFEST, ports(sink), gate=Gate(1.0))
+    assert counted.calls == 3
+    assert (totals.inferred, totals.held, totals.written) == (30, 27, 30)
+    assert [one.frame.seq for one in sink.results if not one.held] == [0, 10, 20]
+
+
+def test_results_say_whose_they_are_and_when_they_come_too_late(runtime):
+    sink = MemorySink()
+    camera = MemoryCamera(frames(8), live=True, period_s=0.05)
+    slow = SlowRuntime(runtime, seconds=0.04)
+    stream(camera, slow, MANIFEST, ports(sink))
+    assert {one.camera for one in sink.results} == {camera.name}
+    assert {one.frame.state for one in sink.results} == {State.LIVE}
+    hasty = Budget(slack_s=-3 / 8.6 - 0.05)  # 50 ms earlier than two calls take
+    late = MemorySink()
+    stream(MemoryCamera(frames(8), live=True, period_s=0.05), slow, MANIFEST, ports(late), budget=hasty)
+    assert {one.frame.state for one in late.results} == {State.STALE}
+
+
+def test_every_frame_reaches_the_recorder_also_those_nobody_segments(runtime):
+    class Recorder(MemorySink):
+        def write(self, frame):
+            self.results.append(frame)
+
+    recorder, sink = Recorder("rec"), MemorySink()
+    camera = MemoryCamera(frames(60), live=True, period_s=0.004)
+    totals = stream(camera, SlowRuntime(runtime, seconds=0.03), MANIFEST, ports(sink), recorders=ports(recorder))
+    assert [one.seq for one in recorder.results] == list(range(60))
+    assert totals.written < 40 and closes(totals)
+    assert [status.name for status in totals.sinks] == [sink.name, "rec"]
+
+
+def test_regions_are_numbered_and_results_watched_in_order(runtime):
+    seen, sink = [], MemorySink()
+    quick = SlowRuntime(runtime, seconds=0.002, concurrency=4, jitter=np.random.default_rng(0))
+    scene = Scene(rules=(parse_rule("hot max > 30 C", CLASSES, (), name="hot"),))
+    camera = MemoryCamera(frames(40))
+    stream(camera, quick, MANIFEST, ports(sink), scene=scene, watch=lambda one: seen.append(one.frame.seq))
+    assert seen == list(range(40))
+    assert all(region.number > 0 for one in sink.results for region in one.regions)
+    assert {alarm.name for one in sink.results for alarm in one.alarms} == {"hot"}
+
+
+def test_two_cameras_share_a_model_and_neither_starves(runtime):
+    slow, turns = SlowRuntime(runtime, seconds=0.02), Turns(1)
+    sinks = [MemorySink("a"), MemorySink("b")]
+    cameras = [MemoryCamera(frames(60), live=True, period_s=period) for period in (0.001, 0.02)]
+    totals = {}
+
+    def run(index):
+        totals[index] = stream(cameras[index], slow, MANIFEST, ports(sinks[index]), turns=turns, frames=12)
+
+    threads = [threading.Thread(target=run, args=(index,)) for index in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert slow.most == 1
+    assert all(closes(totals[index]) for index in range(2))
+    # The second camera's frames are never older than a period, two calls of the model, and scheduling.
+    assert max(one.age_ms for one in sinks[1].results) < 20 + 2 * 20 + 60
+
+
+def test_a_live_stream_outlives_its_only_sink(runtime, caplog):
+    flaky = MemorySink(fail_at=3, error=StorageError("The disk is full"))
+    opened = []
+
+    def reopen():
+        opened.append(MemorySink("again"))
+        return opened[-1]
+
+    camera = MemoryCamera(frames(60), live=True, period_s=0.02)
+    hasty = Budget(sink_retry_s=(0.1, 0.2))
+    totals = stream(camera, runtime, MANIFEST, [Port("flaky", reopen, flaky)], budget=hasty)
+    (status,) = totals.sinks
+    assert (status.failures, status.running, len(opened)) == (1, True, 1)
+    assert len(flaky.results) == 3 and len(opened[0].results) > 30
+    assert status.written == totals.written and status.dropped >= 1 and closes(totals)
+
+
+def test_a_model_that_hangs_gives_no_sign_of_life(runtime):
+    reports = []
+
+    class Hanging(SlowRuntime):
+        def __call__(self, picture):
+            time.sleep(2.5)
+            return super().__call__(picture)
+
+    camera = MemoryCamera(frames(3), live=True, period_s=0.01)
+    stream(
+        camera,
+        Hanging(runtime, seconds=0),
+        MANIFEST,
+        [],
+        report=reports.append,
+        budget=Budget(inference_s=0.5),
+        frames=1,
+    )
+    assert [round(one.seconds) for one in reports if one.seconds < 2] == []

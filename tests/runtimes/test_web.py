@@ -1,9 +1,7 @@
 import http.client
-import json
 import logging
 import signal
 import socket
-import struct
 import threading
 import time
 from contextlib import ExitStack
@@ -11,14 +9,24 @@ from dataclasses import replace
 
 import pytest
 from live_results import CLASSES, made, noisy
+from web_client import Viewer, all_of, ask, eventually, exchange, get, port_of
 
 from edgeunip.errors import SinkError
-from edgeunip.runtimes import loopback
-from edgeunip.runtimes.web import WebSink
+from edgeunip.runtimes.sinks import Setting
+from edgeunip.runtimes.web import server as http_server
+from edgeunip.runtimes.web.sink import WebSink
+
+SETTING = Setting(CLASSES)
 
 ASSETS = {
     "/": "text/html; charset=utf-8",
     "/page.js": "text/javascript; charset=utf-8",
+    "/stream.js": "text/javascript; charset=utf-8",
+    "/picture.js": "text/javascript; charset=utf-8",
+    "/cursor.js": "text/javascript; charset=utf-8",
+    "/chart.js": "text/javascript; charset=utf-8",
+    "/panels.js": "text/javascript; charset=utf-8",
+    "/common.js": "text/javascript; charset=utf-8",
     "/page.css": "text/css; charset=utf-8",
     "/icon.svg": "image/svg+xml",
 }
@@ -26,7 +34,7 @@ ASSETS = {
 
 @pytest.fixture
 def sink():
-    sink = WebSink(0, CLASSES)
+    sink = WebSink(0, SETTING)
     yield sink
     sink.close()
 
@@ -34,88 +42,9 @@ def sink():
 @pytest.fixture(scope="module")
 def server():
     """A sink for tests that leave nothing behind."""
-    sink = WebSink(0, CLASSES)
+    sink = WebSink(0, SETTING)
     yield sink
     sink.close()
-
-
-def port_of(sink):
-    return int(sink.url.rsplit(":", 1)[1].strip("/"))
-
-
-def get(sink, path="/", method="GET", **headers):
-    """One request; returns (status, headers by lower-case name, body)."""
-    connection = http.client.HTTPConnection("127.0.0.1", port_of(sink), timeout=5)
-    try:
-        connection.request(method, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
-        reply = connection.getresponse()
-        return reply.status, {name.lower(): value for name, value in reply.getheaders()}, reply.read()
-    finally:
-        connection.close()
-
-
-def exchange(sink, request, timeout_s=5.0):
-    """Send raw bytes; return all that comes until the server ends the connection."""
-    with socket.create_connection(("127.0.0.1", port_of(sink)), timeout_s) as raw:
-        raw.sendall(request)
-        return all_of(raw)
-
-
-def all_of(raw):
-    parts = []
-    try:
-        while part := raw.recv(65536):
-            parts.append(part)
-    except ConnectionResetError:
-        pass
-    return b"".join(parts)
-
-
-def ask(sink, path="/stream", *, receive_buffer=None):
-    """A raw connection that has sent a request and reads nothing."""
-    raw = socket.socket()
-    if receive_buffer:
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-    raw.settimeout(5)
-    raw.connect(("127.0.0.1", port_of(sink)))
-    raw.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port_of(sink)}\r\n\r\n".encode())
-    return raw
-
-
-class Viewer:
-    """A page without a browser: reads packets of the stream."""
-
-    def __init__(self, sink):
-        self._connection = http.client.HTTPConnection("127.0.0.1", port_of(sink), timeout=5)
-        self._connection.request("GET", "/stream")
-        self.reply = self._connection.getresponse()
-        self.status = self.reply.status
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.reply.close()
-        self._connection.close()
-
-    def next(self):
-        """The next packet's numbers, with ``waited`` ms and ``size`` bytes."""
-        waited, *sizes = struct.unpack(">4I", self._read(16))
-        body = self._read(sum(sizes))
-        return json.loads(body[: sizes[0]]) | {"waited": waited, "size": 16 + len(body)}
-
-    def _read(self, number):
-        data = self.reply.read(number)
-        if len(data) < number:
-            raise EOFError
-        return data
-
-
-def eventually(check, timeout_s=5.0):
-    end = time.monotonic() + timeout_s
-    while not check():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 # ---- what is served
@@ -129,7 +58,7 @@ def test_page_and_assets(server, path, kind):
         "content-type": kind,
         "content-length": str(len(body)),
         "content-security-policy": "default-src 'none'; connect-src 'self'; img-src 'self'; script-src 'self'; "
-        "style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        "style-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
         "cross-origin-opener-policy": "same-origin",
         "cross-origin-resource-policy": "same-origin",
         "x-content-type-options": "nosniff",
@@ -166,7 +95,8 @@ def test_numbers_are_the_results(sink):
     assert (packet["seq"], packet["dropped"], packet["age_ms"]) == (5, 2, 42.0)
     person = result.classes["person"]
     entry = packet["classes"][1]
-    assert (entry["mean_c"], entry["area"], entry["hotspot"]) == (person.mean_c, person.area, list(person.hotspot))
+    told = [entry[key] for key in ("mean_c", "area", "hotspot")]
+    assert told == [round(person.mean_c, 2), round(person.area, 4), list(person.hotspot)]
 
 
 def test_rate_is_results_a_second(sink):
@@ -254,8 +184,8 @@ def test_pipelined_requests_get_one_answer(server):
 
 
 def test_a_client_that_never_ends_its_header_is_cut_off(monkeypatch):
-    monkeypatch.setattr(loopback, "_HEADER_TIMEOUT_S", 0.3)
-    sink = WebSink(0, CLASSES)
+    monkeypatch.setattr(http_server, "HEADER_TIMEOUT_S", 0.3)
+    sink = WebSink(0, SETTING)
     started = time.monotonic()
     with Viewer(sink) as idle:
         assert exchange(sink, b"GET / HTTP/1.1\r\nHost:") == b""
@@ -351,8 +281,8 @@ def test_negative_control_a_blocking_write_would_stall():
 
 
 def test_a_stalled_client_gives_its_place_back(monkeypatch):
-    monkeypatch.setattr(loopback, "_WRITE_TIMEOUT_S", 0.3)
-    sink = WebSink(0, CLASSES)
+    monkeypatch.setattr(http_server, "WRITE_TIMEOUT_S", 0.3)
+    sink = WebSink(0, SETTING)
     with ExitStack() as stack:
         for _ in range(16):
             stack.enter_context(ask(sink, receive_buffer=4096))
@@ -365,7 +295,7 @@ def test_a_stalled_client_gives_its_place_back(monkeypatch):
 
 def test_nothing_is_encoded_while_nobody_watches(sink, monkeypatch):
     calls = []
-    monkeypatch.setattr("edgeunip.runtimes.web.encode", lambda *_: calls.append(1))
+    monkeypatch.setattr("edgeunip.runtimes.web.feed.encode", lambda *_: calls.append(1))
     for seq in range(20):
         sink.write(made(seq))
     assert get(sink)[0] == 200  # the loop has gone round since
@@ -373,10 +303,10 @@ def test_nothing_is_encoded_while_nobody_watches(sink, monkeypatch):
 
 
 def test_a_frame_is_encoded_once_for_all(sink, monkeypatch):
-    from edgeunip.runtimes.packet import encode
+    from edgeunip.runtimes.web.packet import encode
 
     calls = []
-    monkeypatch.setattr("edgeunip.runtimes.web.encode", lambda *args: calls.append(1) or encode(*args))
+    monkeypatch.setattr("edgeunip.runtimes.web.feed.encode", lambda *args: calls.append(1) or encode(*args))
     sink.write(made(4))
     with Viewer(sink) as one, Viewer(sink) as other:
         assert one.next()["seq"] == other.next()["seq"] == 4
@@ -388,7 +318,7 @@ def test_a_frame_is_encoded_once_for_all(sink, monkeypatch):
 
 def test_a_taken_port_is_told_in_one_line(server):
     with pytest.raises(SinkError) as told:
-        WebSink(port_of(server), CLASSES)
+        WebSink(port_of(server), SETTING)
     assert str(told.value) == (
         f"Cannot serve the web page: 127.0.0.1:{port_of(server)} (Address already in use). "
         "Choose another port from 1024 to 65535; 0 picks a free one."
@@ -398,7 +328,7 @@ def test_a_taken_port_is_told_in_one_line(server):
 @pytest.mark.parametrize("port", [-1, 65536])
 def test_no_port_at_all(port):
     with pytest.raises(SinkError, match=rf"127\.0\.0\.1:{port} \(not in 0\.\.65535\)"):
-        WebSink(port, CLASSES)
+        WebSink(port, SETTING)
 
 
 def test_only_this_machine_can_connect(server):
@@ -422,7 +352,7 @@ def test_a_result_that_cannot_be_shown_is_told_by_the_next_write(sink, capfd):
 
 def test_close_ends_at_once_with_clients_connected():
     before = threading.active_count()
-    sink = WebSink(0, CLASSES)
+    sink = WebSink(0, SETTING)
     sink.write(noisy())
     with ExitStack() as stack:
         stalled = [stack.enter_context(ask(sink, receive_buffer=4096)) for _ in range(4)]
@@ -447,10 +377,10 @@ def test_close_twice_and_write_after(sink):
 
 
 def test_the_port_is_free_after_close():
-    first = WebSink(0, CLASSES)
+    first = WebSink(0, SETTING)
     with Viewer(first):
         first.close()
-    second = WebSink(port_of(first), CLASSES)
+    second = WebSink(port_of(first), SETTING)
     assert second.url == first.url
     second.close()
 
@@ -461,7 +391,7 @@ def test_the_process_is_left_as_it_was(capfd):
         return signals, logging.getLogger().handlers, logging.getLogger().level, threading.active_count()
 
     before = state()
-    sink = WebSink(0, CLASSES)
+    sink = WebSink(0, SETTING)
     get(sink)
     get(sink, "/nothing")
     assert state()[:3] == before[:3]

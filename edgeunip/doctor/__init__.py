@@ -1,0 +1,1 @@
+"""One page on what this device can do: each finding with what to do about it."""

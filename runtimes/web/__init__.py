@@ -1,0 +1,1 @@
+"""The live page and its server: what a camera shows, in any browser."""
