@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeunip import bundle
+from edgeunip import bundle, durable
 from edgeunip.devices.open import open_guarded
 from edgeunip.frame import Result
 from edgeunip.health import Board, Totals
@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=60_000, help="results to soak for; at least 30000 say something")
     parser.add_argument("--size", default="160x120", help="of the camera's frames")
     parser.add_argument("--rate", default="150", help="frames a second of the camera")
+    parser.add_argument("--course", type=Path, help="write every reading to this CSV file")
     parser.add_argument("--leak", type=int, default=0, help="bytes to keep of every result")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -75,6 +76,9 @@ def soak(folder: Path, options: argparse.Namespace) -> bool:
         ports = [Port(spec, partial(open_sink, spec, setting)) for spec in specs]
         with camera:
             totals = stream(camera, runtime, loaded.manifest, ports, frames=options.frames, report=report, watch=keep)
+    if options.course:
+        rows = "".join(f"{frames},{mib:.3f}\n" for frames, mib in course)
+        durable.write_text(options.course, f"frames,mib\n{rows}")
     found = slope(course)
     closes = totals.captured == totals.written + totals.skipped
     print(f"{totals.written} written + {totals.skipped} skipped = {totals.captured} captured: {closes}")

@@ -109,6 +109,11 @@ class Corrected:
         """Frames of this opening that arrived damaged."""
         return int(getattr(self.camera, "damaged", 0))
 
+    @property
+    def skipped(self) -> int:
+        """Frames of this opening passed over because newer ones had come."""
+        return int(getattr(self.camera, "skipped", 0))
+
     def __enter__(self) -> Self:
         self.camera.__enter__()
         self._learn()

@@ -60,7 +60,7 @@ class Guarded:
 
     Attributes:
         name: what it is, for people; without credentials.
-        rate_hz: frames a second: as given, else as the camera says, else as measured.
+        rate_hz: frames a second: as the camera says, else as measured.
         status: how the camera does.
         dropped: frames given up because the consumer was too slow, or that were frozen.
 
@@ -68,7 +68,6 @@ class Guarded:
         open: returns the camera, not entered; called in the reading thread, for each opening.
         name: see above.
         kind: the kind of source.
-        rate_hz: see above.
         budget: the time limits.
         on_status: told each change of the status, in the consumer's thread.
     """
@@ -81,13 +80,13 @@ class Guarded:
         *,
         name: str,
         kind: Kind = Kind(),
-        rate_hz: float | None = None,
         budget: Budget = BUDGET,
         on_status: Callable[[CameraStatus], None] = lambda status: None,
     ) -> None:
-        self.name, self.rate_hz, self.status = name, rate_hz, CameraStatus()
+        self.name, self.status = name, CameraStatus()
+        self.rate_hz: float | None = None
         self.dropped = 0
-        self._open, self._kind, self._stated_hz, self._budget, self._on_status = open, kind, rate_hz, budget, on_status
+        self._open, self._kind, self._budget, self._on_status = open, kind, budget, on_status
         self._changed = threading.Condition()
         self._closed = True
         self._opening: Opening | None = None
@@ -203,7 +202,7 @@ class Guarded:
     def _stall_s(self, opening: Opening) -> float:
         """Return how long after its last frame the camera counts as stalled; with few frames seen, more patiently."""
         measured = opening.measured_hz()
-        stated = self._stated_hz or opening.stated_hz
+        stated = opening.stated_hz
         self.rate_hz = stated or measured or self.rate_hz
         if measured is None:
             return max(self._budget.stall_s(stated), self._budget.shutter_s)

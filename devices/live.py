@@ -1,8 +1,4 @@
-"""Live video as a camera: a thread reads without pause and keeps the newest frame, so none ever grows old in a queue.
-
-A read of a camera may block for ever in the kernel. The thread alone holds the device and can be left behind: the
-consumer waits for frames with a time limit, never for the thread.
-"""
+"""Live video as a camera. A read may hang in the network: nobody waits for it, and who reads closes what he read."""
 
 from __future__ import annotations
 
@@ -17,36 +13,36 @@ from typing_extensions import Self
 
 from edgeunip.budget import BUDGET
 from edgeunip.devices import planes, profiles
+from edgeunip.devices.constancy import check_format
 from edgeunip.devices.profiles import Profile
-from edgeunip.devices.video import check_format, rate_hz, video_stream
+from edgeunip.devices.video import rate_hz, video_stream
 from edgeunip.errors import SourceError
 from edgeunip.frame import Frame
 
-# A shutter correction silences some cameras.
-STALL_S = BUDGET.shutter_s + BUDGET.stall_s(None)
-# Time given to the thread to let go of the connection.
-CLOSE_S = BUDGET.stop_s / 2
+_ENDED = "Is the camera still on?"
+
+Numbered = tuple[int, av.VideoFrame]
 
 
 class LiveCamera:
-    """A stream that PyAV reads.
+    """A stream that PyAV reads. Whoever iterates reads all the time, so that no frame grows old in a queue.
 
-    Frame numbers count what arrived, undecodable frames included: a gap is a frame the consumer was too slow for, or
-    one that was damaged.
+    Frame numbers count what arrived, undecodable frames included: a gap is a frame that was damaged.
 
     Args:
         name: what it is, for people; without credentials.
-        connect: opens the source; called in the reading thread.
+        connect: opens the source, with a limit on the time of each read: an iteration that is to end waits as long.
         explain: tells a failure of the source in one line, without credentials.
         profile: the camera model.
-        stall_s: seconds without a frame after which the source counts as lost.
 
     Attributes:
+        damaged: frames of this opening that arrived damaged.
         raw: False: a codec's picture of a scene at rest may well repeat.
     """
 
     live = True
     raw = False
+    skipped = 0
 
     def __init__(
         self,
@@ -55,139 +51,89 @@ class LiveCamera:
         *,
         explain: Callable[[av.FFmpegError], SourceError],
         profile: Profile | None = None,
-        stall_s: float = STALL_S,
     ) -> None:
         self.name = name
         self.rate_hz: float | None = None
-        self.connect = connect
-        self.explain = explain
-        self.profile = profile
-        self.stall_s = stall_s
-        self._reader: _Reader | None = None
-
-    @property
-    def damaged(self) -> int:
-        """Frames of this opening that arrived damaged."""
-        return self._reader.damaged if self._reader else 0
+        self.damaged = 0
+        self._connect, self._explain, self._profile = connect, explain, profile
+        self._reading = threading.Lock()
+        self._container: InputContainer | None = None
 
     def __enter__(self) -> Self:
-        """Open the source and wait for its first frame, whose shape and depth it must keep."""
-        self._reader = reader = _Reader(self)
-        reader.start()
+        self.damaged, self._reading = 0, threading.Lock()
+        container = self._open()
         try:
-            reader.wait(BUDGET.open_s)
+            self.rate_hz = rate_hz(video_stream(container, self.name))
         except BaseException:
-            self._close()
+            container.close()
             raise
-        self.rate_hz = reader.rate_hz
+        self._container = container
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._close()
+        container, self._container = self._container, None
+        # A read that hangs keeps the source; the reading thread closes it once that comes back.
+        if container is not None and self._reading.acquire(timeout=BUDGET.capture_s):
+            try:
+                container.close()
+            finally:
+                self._reading.release()
 
     def __iter__(self) -> Iterator[Frame]:
-        """Yield the newest frame each time, each frame once.
+        """Yield every frame.
 
         Raises:
-            SourceError: the source failed, ended, changed its format, or gave no frame for ``stall_s`` seconds.
+            SourceError: the source failed, ended, fell silent or changed its format.
         """
-        reader = self._reader
-        while reader is not None and (frame := reader.take(self.stall_s)) is not None:
+        container, reading, first = self._container, self._reading, None
+        if container is None:
+            return
+        images = self._images(container)
+        while (found := self._next(images, container, reading)) is not None:
+            seq, image = found
+            frame = self._frame(image, seq)
+            first = first or frame
+            check_format(frame, first, self.name)
             yield frame
 
-    def _close(self) -> None:
-        reader, self._reader = self._reader, None
-        if reader is not None:
-            reader.stop()
-            reader.join(CLOSE_S)
-
-
-class _Reader(threading.Thread):
-    """Reads one opening of a source until it fails or is stopped."""
-
-    def __init__(self, camera: LiveCamera) -> None:
-        super().__init__(name=f"camera {camera.name}", daemon=True)
-        self.rate_hz: float | None = None
-        self.damaged = 0
-        self._camera = camera
-        self._changed = threading.Condition()
-        self._newest: Frame | None = None
-        self._fault: Exception | None = None
-        self._stopped = False
-
-    def run(self) -> None:
-        """Read; what goes wrong is raised in the consumer's thread."""
-        fault: Exception
+    def _open(self) -> InputContainer:
         try:
-            self._read()
-            fault = SourceError(
-                "The live source ended",
-                where=self._camera.name,
-                why="end of stream",
-                remedy="Is the camera still on?",
-                reason="end",
-            )
+            return self._connect()
         except av.FFmpegError as error:
-            fault = self._camera.explain(error)
-        except Exception as error:
-            fault = error
-        with self._changed:
-            self._fault = fault
-            self._changed.notify_all()
+            fault = self._explain(error)
+        # Raised out here, as below, so that no traceback shows FFmpeg's message: it may hold the whole address.
+        raise fault
 
-    def wait(self, limit_s: float) -> None:
-        """Wait until a frame is there; it stays for :meth:`take`."""
-        with self._changed:
-            if not self._changed.wait_for(self._is_news, limit_s):
-                raise SourceError(
-                    "The camera gives no frame", where=self._camera.name, why=f"for {limit_s:g} s", reason="silence"
-                )
-            if self._newest is None and self._fault is not None and not self._stopped:
-                raise self._fault
-
-    def take(self, limit_s: float) -> Frame | None:
-        """Wait for a frame not taken yet; None once stopped."""
-        with self._changed:
-            self.wait(limit_s)
-            frame, self._newest = self._newest, None
-            return None if self._stopped else frame
-
-    def stop(self) -> None:
-        """End the reading at the next frame, and the waiting at once."""
-        with self._changed:
-            self._stopped = True
-            self._changed.notify_all()
-
-    def _is_news(self) -> bool:
-        return self._stopped or self._newest is not None or self._fault is not None
-
-    def _read(self) -> None:
-        first = None
-        with self._camera.connect() as container:
-            stream = video_stream(container, self._camera.name)
-            self.rate_hz = rate_hz(stream)
-            for seq, image in self._images(container, stream):
-                if self._stopped:
-                    return
-                frame = self._frame(image, seq)
-                first = first or frame
-                check_format(frame, first, self._camera.name)
-                with self._changed:
-                    self._newest = frame
-                    self._changed.notify_all()
+    def _next(self, images: Iterator[Numbered], container: InputContainer, reading: threading.Lock) -> Numbered | None:
+        """Return the next frame with its number; None once closed."""
+        found, fault = None, None
+        with reading:
+            if self._container is container:
+                try:
+                    found = next(images, None)
+                except av.FFmpegError as error:
+                    fault = self._explain(error)
+            if self._container is not container:
+                container.close()
+                return None
+        if found is None:
+            raise fault or SourceError(
+                "The live source ended", where=self.name, why="end of stream", remedy=_ENDED, reason="end"
+            )
+        return found
 
     def _frame(self, image: av.VideoFrame, seq: int) -> Frame:
-        camera, t_ns = self._camera, time.monotonic_ns()
-        packed = camera.profile is not None and camera.profile.packed
-        counts = planes.counts(image, packed=packed, where=camera.name)
-        return profiles.frame(camera.profile, counts, seq=seq, t_ns=t_ns, where=camera.name)
+        t_ns = time.monotonic_ns()
+        packed = self._profile is not None and self._profile.packed
+        counts = planes.counts(image, packed=packed, where=self.name)
+        return profiles.frame(self._profile, counts, seq=seq, t_ns=t_ns, where=self.name)
 
-    def _images(self, container: InputContainer, stream: av.VideoStream) -> Iterator[tuple[int, av.VideoFrame]]:
+    def _images(self, container: InputContainer) -> Iterator[Numbered]:
         """Yield (number, frame); frames that arrive damaged are counted and left out."""
-        seq = 0
-        for packet in container.demux(stream):
+        seq, whole_s = 0, time.monotonic()
+        for packet in container.demux(video_stream(container, self.name)):
             try:
                 images = [] if packet.is_corrupt else packet.decode()
                 self.damaged += packet.is_corrupt
@@ -199,5 +145,9 @@ class _Reader(threading.Thread):
                     self.damaged += 1
                 else:
                     yield seq, image
+                    whole_s = time.monotonic()
                 seq += 1
             seq += not images
+            if time.monotonic() - whole_s > BUDGET.open_s:
+                why = f"for {BUDGET.open_s:g} s"
+                raise SourceError("The camera gives no whole frame", where=self.name, why=why, reason="damage")

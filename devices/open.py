@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from edgeunip.address import redact
-from edgeunip.budget import BUDGET, Budget
 from edgeunip.devices import dump, profiles
 from edgeunip.devices.corrected import corrected
 from edgeunip.devices.folder import FolderCamera, is_image
@@ -30,8 +29,6 @@ def open_guarded(
     source: str,
     *,
     profile: str | None = None,
-    seed: int = 0,
-    budget: Budget = BUDGET,
     on_status: Callable[[CameraStatus], None] = lambda status: None,
 ) -> Camera:
     """Return the camera that reads ``source``, kept alive for weeks if it is a live device.
@@ -45,15 +42,13 @@ def open_guarded(
     """
     kind = _kind(source)
     if kind is None:
-        return open_camera(source, profile=profile, seed=seed)
+        return open_camera(source, profile=profile)
     chosen = None if profile is None else profiles.find(profile)
     opener = _opener(source, chosen)
-    return Guarded(
-        lambda: corrected(opener(), source), name=redact(source), kind=kind, budget=budget, on_status=on_status
-    )
+    return Guarded(lambda: corrected(opener(), source), name=redact(source), kind=kind, on_status=on_status)
 
 
-def open_camera(source: str, *, profile: str | None = None, seed: int = 0) -> Camera:
+def open_camera(source: str, *, profile: str | None = None) -> Camera:
     """Return the camera that reads ``source``. Nothing is opened before its ``with`` block.
 
     ================================================  =======================================================
@@ -73,7 +68,6 @@ def open_camera(source: str, *, profile: str | None = None, seed: int = 0) -> Ca
         profile: the camera model, a name as ``edgeunip cameras profiles`` lists them: how counts become degC, and
             where they stand in the frame. Overrides what the source says. None takes the source at its word, and a
             V4L2 camera for the model that its USB id and frame sizes say.
-        seed: of a synthetic camera whose address names none.
 
     Raises:
         UsageError: the profile or an option of a synthetic camera is unknown.
@@ -82,7 +76,7 @@ def open_camera(source: str, *, profile: str | None = None, seed: int = 0) -> Ca
     chosen = None if profile is None else profiles.find(profile)
     if _kind(source) is not None:
         return corrected(_opener(source, chosen)(), source)
-    return corrected(_by_address(source, chosen, seed) if "://" in source else _by_path(source, chosen), source)
+    return corrected(_by_address(source, chosen) if "://" in source else _by_path(source, chosen), source)
 
 
 def _kind(source: str) -> Kind | None:
@@ -129,12 +123,12 @@ def _needs_av() -> Iterator[None]:
         raise MissingDependencyError("The package av is not installed", remedy="Run: pip install av") from error
 
 
-def _by_address(source: str, profile: Profile | None, seed: int) -> Camera:
+def _by_address(source: str, profile: Profile | None) -> Camera:
     scheme = source.partition("://")[0].lower()
     if scheme == "synthetic":
         from edgeunip.devices.synthetic import open_synthetic
 
-        return open_synthetic(source, profile=profile, seed=seed)
+        return open_synthetic(source, profile=profile)
     raise SourceError("Unknown kind of source", where=redact(source), remedy=_GRAMMAR)
 
 

@@ -34,6 +34,11 @@ class Source(Camera, Protocol):
     raw: bool
 
     @property
+    def skipped(self) -> int:
+        """Frames of this opening passed over because newer ones had come: no fault of the camera's."""
+        ...
+
+    @property
     def damaged(self) -> int:
         """Frames of this opening that arrived torn, short or undecodable, and were left out."""
         ...
@@ -57,7 +62,7 @@ class Opening(threading.Thread):
         self._open, self._changed, self._where = open, changed, name
         self._camera: Source | None = None
         self._stopped = False
-        self._damaged = 0
+        self._damaged = self._skipped = 0
         self._intervals: deque[float] = deque(maxlen=_INTERVALS)
         self.arrivals: deque[Arrival] = deque()
         self.frames = 0
@@ -121,18 +126,19 @@ class Opening(threading.Thread):
                 if self._stopped:
                     return
                 self.raw = camera.raw
-                self._put(frame)
+                skipped, self._skipped = camera.skipped - self._skipped, camera.skipped
+                self._put(frame, skipped)
 
-    def _put(self, frame: Frame) -> None:
+    def _put(self, frame: Frame, skipped: int) -> None:
         with self._changed:
             now_s = time.monotonic()
             if self.frames:
                 self._intervals.append(now_s - self.last_s)
-            self.arrivals.append(Arrival(frame, now_s, first=self.frames == 0))
+            self.arrivals.append(Arrival(frame, now_s, first=self.frames == 0, skipped=skipped))
             if len(self.arrivals) > _WAITING:
                 old = self.arrivals.popleft()
                 next_ = self.arrivals[0]
-                self.arrivals[0] = replace(next_, first=old.first, skipped=old.skipped + 1)
+                self.arrivals[0] = replace(next_, first=old.first, skipped=old.skipped + 1 + next_.skipped)
             self.frames, self.last_s = self.frames + 1, now_s
             self._changed.notify_all()
 

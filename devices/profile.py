@@ -99,6 +99,7 @@ def frame(
             where=where,
             why="the picture went through a gain control or a lossy codec",
             remedy="Use the camera's 16-bit format or a lossless recording, or profile raw for bare counts.",
+            reason="format",
         )
     if profile is not None:
         radiometry = profile.radiometry
@@ -109,15 +110,7 @@ def frame(
             radiometry = told.radiometry
     if isinstance(radiometry, Linear) and not _are_temperatures(counts, radiometry):
         radiometry = None
-    return Frame(counts, seq, t_ns, state, radiometry)
-
-
-def apply(
-    profile: Profile | None, counts: Counts, radiometry: Radiometry | None, where: object
-) -> tuple[Counts, Radiometry | None]:
-    """Return the counts and the radiometry of :func:`frame` alone."""
-    found = frame(profile, counts, seq=0, t_ns=0, where=where, radiometry=radiometry)
-    return found.counts, found.radiometry
+    return Frame(counts, seq, t_ns, state, radiometry, None if profile is None else profile.range_c)
 
 
 def unpack(yuyv: NDArray[np.uint8]) -> NDArray[np.uint16]:
@@ -148,6 +141,7 @@ def _half(profile: Profile, counts: Counts, where: object) -> Counts:
         f"Profile {profile.name} expects frames of {columns}x{rows} or {columns}x{rows // 2}, not {width}x{height}",
         where=where,
         remedy="Choose the camera's radiometric mode, or another profile.",
+        reason="format",
     )
 
 

@@ -35,10 +35,18 @@ _LARGEST = 16_384
 
 
 def folder() -> Path:
-    """Return the folder of the user's profiles and of the corrections of their cameras; it need not be there."""
+    """Return the folder of the user's profiles and of the corrections of their cameras; it need not be there.
+
+    Raises:
+        UsageError: no variable names one, and the user has no home folder, as in some containers.
+    """
     if named := os.environ.get("EDGEUNIP_CAMERAS"):
         return Path(named)
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "edgeunip" / "cameras"
+    try:
+        return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "edgeunip" / "cameras"
+    except RuntimeError as error:
+        remedy = "Name one in EDGEUNIP_CAMERAS."
+        raise UsageError("No home folder to look for camera profiles in", why=error, remedy=remedy) from error
 
 
 def read_all() -> list[Profile]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from edgeunip.devices import lepton, profile_files
-from edgeunip.devices.profile import Profile, apply, frame, unpack
+from edgeunip.devices.profile import Profile, frame, unpack
 from edgeunip.errors import UsageError, near
 from edgeunip.thermal import Linear
 
-__all__ = ["PROFILES", "Profile", "apply", "find", "frame", "known", "match", "unpack"]
+__all__ = ["PROFILES", "Profile", "find", "frame", "known", "match", "unpack"]
 
 _KELVIN = 273.15
 

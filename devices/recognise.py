@@ -15,24 +15,27 @@ logger = logging.getLogger(__name__)
 def opener(path: str, *, profile: Profile | None = None) -> Callable[[], V4l2Camera]:
     """Return what opens the camera at ``path`` again and again, also when its node comes back under another number.
 
-    A camera without a profile is recognised once: some lose their node after a dozen openings.
+    A camera without a profile is asked once which it is, known or not: some lose their node after a dozen openings.
     """
     place = Place(path)
+    asked = profile is not None
 
     def open_again() -> V4l2Camera:
-        nonlocal profile
-        profile = profile or recognise(place.find())
+        nonlocal profile, asked
+        if not asked:
+            node = look(place.find())
+            profile, asked = recognise(node), node.captures
         return V4l2Camera(place, profile=profile)
 
     return open_again
 
 
-def recognise(path: str) -> Profile | None:
-    """Return the profile of the camera at a device node, None where it is none that is known or cannot be asked."""
-    profile = profile_of(look(path))
+def recognise(node: Node) -> Profile | None:
+    """Return the profile of a camera, and say so; None where it is none that is known or could not be asked."""
+    profile = profile_of(node)
     if profile is not None:
         # Not chosen by the user, and it decides what the temperatures are.
-        logger.warning("%s is a known camera: profile %s; --camera names another", path, profile.name)
+        logger.warning("%s is a known camera: profile %s; --camera names another", node.path, profile.name)
     return profile
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from edgeunip.frame import Frame, State
-from edgeunip.thermal import Counts
+from edgeunip.thermal import Counts, Radiometry
 
 # So many pixels an axis are enough for statistics.
 _SAMPLE = 256
@@ -18,9 +18,7 @@ _ROUGH = 4.0
 _SPANS = 8.0
 
 
-def warnings(
-    frame: Frame, before: Frame | None = None, *, range_c: tuple[float, float] | None = None, degrees: bool = False
-) -> dict[str, str]:
+def warnings(frame: Frame, before: Frame | None = None) -> dict[str, str]:
     """Return what the operator should look at, as one line for each code; empty where nothing is.
 
     =================  ==========================================================================================
@@ -38,8 +36,6 @@ def warnings(
     Args:
         frame: the frame; one whose shutter is closed tells nothing.
         before: the frame of the look before.
-        range_c: (lowest, highest) degC the camera measures.
-        degrees: the camera's profile promises degC.
     """
     if frame.state not in (State.LIVE, State.SETTLING):
         return {}
@@ -53,10 +49,10 @@ def warnings(
     if is_swapped(frame.counts):
         found["byte-order"] = "The two bytes of each count are exchanged; use a profile with swapped = true"
     lost = before is not None and before.radiometry is not None
-    if (degrees or lost) and frame.radiometry is None:
+    if (frame.range_c is not None or lost) and frame.radiometry is None:
         found["uncalibrated"] = f"No temperature: counts of {low}..{high} are not those of the camera's profile"
-    if range_c is not None and frame.radiometry is not None:
-        found |= _out_of_range(frame, low, high, range_c)
+    if frame.range_c is not None and frame.radiometry is not None:
+        found |= _out_of_range(frame.radiometry, low, high, frame.range_c)
     if before is not None and before.state is State.LIVE and _has_jumped(sample, _sample(before.counts)):
         found["jump"] = f"The counts jumped to {low}..{high}: the camera may have changed its gain or its range"
     return found
@@ -89,9 +85,8 @@ def _roughness(counts: Counts) -> float:
     return float(np.abs(np.diff(counts.astype(np.int32), axis=1)).mean())
 
 
-def _out_of_range(frame: Frame, low: int, high: int, range_c: tuple[float, float]) -> dict[str, str]:
-    ends: Any = np.array([[low, high]], frame.counts.dtype)
-    coldest, hottest = (frame.radiometry.celsius(ends)[0].tolist()) if frame.radiometry else range_c
+def _out_of_range(radiometry: Radiometry, low: int, high: int, range_c: tuple[float, float]) -> dict[str, str]:
+    coldest, hottest = radiometry.celsius(np.array([[low, high]], np.uint16))[0].tolist()
     if range_c[0] <= coldest and hottest < range_c[1]:
         return {}
     measured = f"it measures {range_c[0]:g} to {range_c[1]:g} degC"

@@ -24,7 +24,7 @@ _Value = TypeVar("_Value")
 _Default = TypeVar("_Default")
 
 
-def open_synthetic(address: str, *, profile: Profile | None = None, seed: int = 0) -> SyntheticCamera:
+def open_synthetic(address: str, *, profile: Profile | None = None) -> SyntheticCamera:
     """Return the camera at ``synthetic://SENSOR[?seed=N&night=0|1&seconds=S]``.
 
     Raises:
@@ -40,7 +40,7 @@ def open_synthetic(address: str, *, profile: Profile | None = None, seed: int = 
     return SyntheticCamera(
         address,
         SENSORS[parts.netloc],
-        seed=_option(options, "seed", _natural, seed),
+        seed=_option(options, "seed", _natural, 0),
         night=_option(options, "night", _flag, None),
         seconds=_option(options, "seconds", _duration, None),
         profile=profile,

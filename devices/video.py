@@ -20,6 +20,7 @@ from av.video.stream import VideoStream
 from typing_extensions import Self
 
 from edgeunip.devices import planes, profiles
+from edgeunip.devices.constancy import check_format
 from edgeunip.devices.profiles import Profile
 from edgeunip.errors import SourceError
 from edgeunip.frame import Frame
@@ -27,6 +28,7 @@ from edgeunip.recording import TAG, Recording, unstamp
 
 _CUT_S = 0.2
 _MEASURED = 32  # frames by which a recording's rate is measured
+_TORN = 1000  # damaged frames in a row at most; those of the two seconds that a power cut takes are fewer
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +40,8 @@ class VideoCamera:
     decoder conceals (FFmpeg does so for FFV1) cannot be told from a picture.
 
     A recording of :mod:`edgeunip.recording` gives the very frames that were recorded: counts, numbers, times, states
-    and radiometry, each checked. One whose writer was killed ends with its last whole frame and a line in the log.
+    and radiometry, each checked. One whose writer was killed, or lost its power, ends with its last whole frame and a
+    line in the log.
     """
 
     live = False
@@ -81,17 +84,23 @@ class VideoCamera:
         stream = video_stream(container, self.name)
         images = container.decode(stream)
         first: Frame | None = None
-        image: av.VideoFrame | None = None
+        last: av.VideoFrame | None = None
         for seq in itertools.count():
             # Held while decoding only: another thread never closes the container under the decoder's feet.
             with self._lock:
                 if self._container is not container:
                     return
-                last, image = image, self._next(images, seq)
-                if image is None:
+                try:
+                    image = self._next(images, seq)
+                    frame = None if image is None else self._frame(image, seq)
+                except SourceError:
+                    if not self._is_torn(stream, container):
+                        raise
+                    frame = None
+                if frame is None:
                     self._end(stream, container, seq, last)
                     return
-                frame = self._frame(image, seq)
+                last = image
             first = first or frame
             check_format(frame, first, self.name)
             yield frame
@@ -104,11 +113,25 @@ class VideoCamera:
                 f"The video is damaged or cut off after {seq} frames", where=self._path, why=error.strerror
             ) from error
 
+    def _is_torn(self, stream: VideoStream, container: InputContainer) -> bool:
+        """Tell whether an unfinished recording holds no whole frame behind the damage: a power cut leaves zeros."""
+        if self._recording is None or container.duration is not None:
+            return False
+        for _ in range(_TORN):
+            try:
+                for image in container.decode(stream):
+                    self._recorded(image, self._recording)
+                    return False
+                return True
+            except (SourceError, av.FFmpegError):
+                continue
+        return True
+
     def _end(self, stream: VideoStream, container: InputContainer, count: int, last: av.VideoFrame | None) -> None:
         if self._recording is not None and last is not None and container.duration is None:
             logger.warning("The recording %s was not finished: it ends after %d whole frames", self.name, count)
             return
-        check_end(stream, container, count, last, self.name)
+        _check_end(stream, container, count, last, self.name)
 
     def _frame(self, image: av.VideoFrame, seq: int) -> Frame:
         if self._recording is not None:
@@ -162,14 +185,7 @@ def _measured_hz(path: Path) -> float | None:
     return 1 / statistics.fmean(gap for gap in gaps if gap < 1.5 * usual_s)  # a longer one is a frame that was lost
 
 
-def check_format(frame: Frame, first: Frame, where: object) -> None:
-    """Raise SourceError if a frame differs from the first in size or depth."""
-    if frame.counts.shape != first.counts.shape or frame.counts.dtype != first.counts.dtype:
-        old, new = (f"{one.counts.dtype} {one.counts.shape[1]}x{one.counts.shape[0]}" for one in (first, frame))
-        raise SourceError(f"The frames change from {old} to {new}", where=where, why=f"at frame {frame.seq}")
-
-
-def check_end(
+def _check_end(
     stream: VideoStream, container: InputContainer, count: int, last: av.VideoFrame | None, where: object
 ) -> None:
     """Raise SourceError if a file ended before the end its header states (a recording that was killed states none)."""

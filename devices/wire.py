@@ -46,6 +46,7 @@ from typing_extensions import Self
 
 from edgeunip.budget import BUDGET, Budget
 from edgeunip.devices import profiles
+from edgeunip.devices.constancy import check_format
 from edgeunip.devices.profiles import Profile
 from edgeunip.errors import SourceError
 from edgeunip.frame import Frame, State
@@ -198,6 +199,7 @@ class WireCamera:
     """
 
     live = True
+    skipped = 0
 
     def __init__(self, path: str, *, profile: Profile | None = None, budget: Budget = BUDGET) -> None:
         self.name = f"unix:{path}"
@@ -215,14 +217,10 @@ class WireCamera:
 
     def __enter__(self) -> Self:
         self._parser = Parser(self.name)
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            connection.settimeout(self._budget.open_s)
-            connection.connect(self._path)
+            self._socket = self._connect()
         except OSError as error:
-            connection.close()
             raise self._failure(error) from error
-        self._socket = connection
         return self
 
     def __exit__(
@@ -254,8 +252,18 @@ class WireCamera:
                 self.raw = bool(message.flags & RAW)
                 frame = self._frame(message)
                 first = first or frame
-                self._check(frame, first)
+                check_format(frame, first, self.name)
                 yield frame
+
+    def _connect(self) -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.settimeout(self._budget.open_s)
+            connection.connect(self._path)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     def _read(self, connection: socket.socket) -> bytes | None:
         """Return what has come; None once closed."""
@@ -288,12 +296,6 @@ class WireCamera:
             radiometry=own,
             state=state,
         )
-
-    def _check(self, frame: Frame, first: Frame) -> None:
-        """Raise SourceError if a frame differs from the first in size or depth."""
-        if frame.counts.shape != first.counts.shape or frame.counts.dtype != first.counts.dtype:
-            old, new = (f"{one.counts.dtype} {one.counts.shape[1]}x{one.counts.shape[0]}" for one in (first, frame))
-            raise SourceError(f"The frames change from {old} to {new}", where=self.name, reason="format")
 
     def _failure(self, error: OSError) -> SourceError:
         if isinstance(error, TimeoutError):

@@ -64,10 +64,5 @@ class Budget:
         ]
         return sum(max(value) if isinstance(value, tuple) else value for value in values) + 3 / _SLOWEST_HZ
 
-    @property
-    def ping_s(self) -> float:
-        """Between two signs of life to the supervisor: a quarter of its patience, so that one may be lost."""
-        return self.watchdog_s / 4
-
 
 BUDGET = Budget()

@@ -31,7 +31,7 @@ EXTRAS = {
     "torch": "train", "torchvision": "train", "timm": "train", "lightning_fabric": "train", "torchmetrics": "train",
     "tensorboard": "train", "matplotlib": "train", "safetensors": "train", "tqdm": "train", "tomli_w": "train",
     "huggingface_hub": "train", "pyarrow": "train", "openvino": "openvino", "nncf": "compress",
-    "cryptography": "sign",
+    "onnx": "compress", "onnxscript": "compress", "onnxruntime": "compress", "cryptography": "sign",
 }  # fmt: skip
 
 
@@ -166,6 +166,7 @@ def demo(
 
 def main() -> NoReturn:
     """Run the command line; every error is one line unless --debug is given."""
+    _hold_standard_streams()
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")  # its own lines on a damaged image would double ours
@@ -179,6 +180,15 @@ def main() -> NoReturn:
         told = explain(error)
         say(redaction.clean(f"edgeunip: {told}"))
         sys.exit(told.exit_code)
+
+
+def _hold_standard_streams() -> None:
+    """Open what was closed at the start on nothing: a file of ours in its place would get what libraries print."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 def explain(error: Exception) -> EdgeunipError:

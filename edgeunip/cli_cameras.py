@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgeunip import redaction
+from edgeunip import address
 from edgeunip.defaults import say
 from edgeunip.options import Json
 
@@ -25,9 +25,9 @@ app = typer.Typer(
 Source = Annotated[
     str,
     typer.Argument(
-        help="/dev/videoN, unix:SOCKET, rtsp://.., a recording, an image, or a folder of images. @FILE or $NAME reads an "
-        "address with a password from there.",
-        callback=redaction.resolve,
+        help="/dev/videoN, unix:SOCKET, rtsp://.., a recording, an image, or a folder of images. @FILE or $NAME reads "
+        "an address with a password from there.",
+        callback=address.resolve,
     ),
 ]
 Camera = Annotated[str | None, typer.Option(help="Camera profile. Default: the one that matches.")]
@@ -108,9 +108,8 @@ def probe(
                 print(f"# If it measures temperature: radiometry = {{scale = {scale_k}, offset = -273.15}}")
     defaults.write_json({**wire.findings.to_json(), "profile": profile_files.write(suggested)}, json)
     if save:
-        say(
-            f"Saved as {profile_files.save(suggested)}. Next: edgeunip stream {redaction.clean(source)} --camera {save}"
-        )
+        shown = address.redact(source)
+        say(f"Saved as {profile_files.save(suggested)}. Next: edgeunip stream {shown} --camera {save}")
 
 
 @app.command()

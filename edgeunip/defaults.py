@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable
@@ -54,9 +55,11 @@ def is_bundle(path: Path) -> bool:
     return (path / "manifest.json").is_file()
 
 
-def say(text: str) -> None:
+def say(text: str, *, end: str = "\n") -> None:
     """Print one line for the user on standard error, which keeps standard output for data."""
-    print(text, file=sys.stderr, flush=True)
+    if sys.stderr is not None:  # started with standard error closed
+        with contextlib.suppress(OSError, ValueError):  # a terminal that has gone costs the line, not the stream
+            print(text, file=sys.stderr, end=end, flush=True)
 
 
 def write_json(value: object, file: str | None) -> None:

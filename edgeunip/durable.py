@@ -15,6 +15,7 @@ import io
 import json
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -116,7 +117,7 @@ class Stream(io.RawIOBase):
     """A growing file (a recording, a log) whose content reaches the disk at least every ``sync_every_s`` seconds.
 
     Each ``write`` goes straight to the operating system, so a killed process loses nothing it wrote; a power cut
-    loses at most ``sync_every_s`` seconds.
+    loses at most what was written in its last ``sync_every_s`` seconds, also where nothing is written any more.
     """
 
     def __init__(self, path: Path, *, append: bool = False, new: bool = False, sync_every_s: float = 1.0) -> None:
@@ -124,6 +125,9 @@ class Stream(io.RawIOBase):
         self.path = path
         self._sync_every_s = sync_every_s
         self._file: BinaryIO | None = None
+        self._lock = threading.Lock()  # the file is not closed while the timer forces it onto the disk
+        self._timer: threading.Timer | None = None
+        self._trouble: StorageError | None = None
         with _storage_errors(path):
             _make_folder(path.parent)
             self._file = path.open("a+b" if append else "x+b" if new else "w+b", buffering=0)
@@ -132,17 +136,23 @@ class Stream(io.RawIOBase):
 
     def write(self, data: Any) -> int:
         """Write all of ``data``; returns its length in bytes."""
+        self._tell_trouble()
         view = memoryview(data).cast("B")
         with _storage_errors(self.path):
             done = 0
             while done < len(view):
                 done += self._open.write(view[done:])
-            if time.monotonic() - self._synced >= self._sync_every_s:
-                self.sync()
+        if time.monotonic() - self._synced >= self._sync_every_s:
+            self.sync()
+        elif self._timer is None:
+            self._timer = threading.Timer(self._sync_every_s, self._sync_late)
+            self._timer.daemon = True
+            self._timer.start()
         return len(view)
 
     def sync(self) -> None:
         """Force everything written so far onto the disk."""
+        self._stop_timer()
         with _storage_errors(self.path):
             _fsync(self._open.fileno())
         self._synced = time.monotonic()
@@ -170,13 +180,37 @@ class Stream(io.RawIOBase):
 
     def close(self) -> None:
         """Force everything onto the disk and close. May be called twice."""
-        file, self._file = self._file, None
+        with self._lock:
+            file, self._file = self._file, None
+        self._stop_timer()
         try:
             if file is not None:
                 with _storage_errors(self.path), file:
                     _fsync(file.fileno())
+                self._tell_trouble()
         finally:
             super().close()
+
+    def _sync_late(self) -> None:
+        """What was written last, and no later write took along; runs in the timer's thread."""
+        self._timer = None
+        try:
+            with self._lock:
+                if self._file is not None:
+                    _fsync(self._file.fileno())
+        except OSError as error:
+            self._trouble = storage_error(error, self.path)  # the system tells it once; the next call passes it on
+
+    def _stop_timer(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+            timer.join()
+
+    def _tell_trouble(self) -> None:
+        trouble, self._trouble = self._trouble, None
+        if trouble is not None:
+            raise trouble
 
     @property
     def _open(self) -> BinaryIO:

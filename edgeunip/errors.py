@@ -27,7 +27,7 @@ class EdgeunipError(Exception):
         place = f": {_short(where)}" if where is not None else ""
         cause = f" ({_short(why)})" if why is not None else ""
         advice = f". {remedy}" if remedy else ""
-        super().__init__(_one_line(f"{what}{place}{cause}{advice}"))
+        super().__init__(one_line(f"{what}{place}{cause}{advice}"))
 
 
 def _short(value: object) -> str:
@@ -35,7 +35,7 @@ def _short(value: object) -> str:
     return text if len(text) <= 600 else f"{text[:500]} ... {text[-80:]}"
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """Fold line breaks; show control characters and undecodable bytes of a file name instead of sending them."""
     folded = " ".join(part.strip() for part in text.replace("\t", " ").splitlines() if part.strip())
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in folded)

@@ -29,6 +29,16 @@ class State(str, Enum):
     OFFLINE = "offline"
     DEGRADED = "degraded"
 
+    @property
+    def blind(self) -> bool:
+        """Whether a frame shows no scene: it has no temperatures, and the class map before it still holds."""
+        return self in (State.FFC, State.FROZEN)
+
+    @property
+    def current(self) -> bool:
+        """Whether a frame shows the scene as it is now: rules are judged and regions are followed."""
+        return self in (State.LIVE, State.DEGRADED)
+
 
 @dataclass(frozen=True, eq=False)  # arrays have no truth value: frames are compared by identity
 class Frame:
@@ -40,6 +50,8 @@ class Frame:
         t_ns: monotonic time of capture, nanoseconds.
         state: what the frame is worth.
         radiometry: how counts become degC; None where the source gives bare counts.
+        range_c: (lowest, highest) degC the camera measures before it saturates; None where that is not known, and of a
+            camera that measures none.
     """
 
     counts: Counts
@@ -47,6 +59,7 @@ class Frame:
     t_ns: int
     state: State = State.LIVE
     radiometry: Radiometry | None = None
+    range_c: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ class SinkStatus:
     Attributes:
         name: the sink's.
         running: whether it takes results.
-        message: why not, in one line; empty while it runs.
+        message: why not, in one line; while it runs, why what it took has not arrived yet; else empty.
         written: results it took.
         dropped: results it was too slow for, or that came while it was off.
         failures: how often it was stopped by an error.

@@ -15,9 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 
-from edgeunip.redaction import clean, keep_secret
-
-__all__ = ["Line", "RateLimit", "keep_secret", "set_up", "traceback_of"]
+from edgeunip.errors import one_line
+from edgeunip.redaction import clean
 
 PERIOD_S = 10.0  # within which a line is said once
 _VARIANTS = 5  # lines of one template within a period, however their values differ
@@ -79,7 +78,8 @@ class _Handler(logging.StreamHandler):  # type: ignore[type-arg]
         if self.stream is None:  # started with standard error closed
             return
         with contextlib.suppress(OSError, ValueError):  # a terminal that has gone costs the line, not the stream
-            self.stream.write(f"{line}\n")
+            over = "\r\x1b[K" if self.stream.isatty() else ""  # in the place of a status line
+            self.stream.write(f"{over}{line}\n")
             self.stream.flush()
 
 
@@ -111,11 +111,12 @@ class Line(logging.Formatter):
 
 @dataclass
 class _Kind:
-    """What was said of one template since ``since_s``."""
+    """What was said of one template since ``since_s``, and the last line that was not."""
 
     since_s: float
     shown: set[str] = field(default_factory=set)
     left_out: int = 0
+    last: str = ""
 
 
 class RateLimit(logging.Filter):
@@ -132,11 +133,12 @@ class RateLimit(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Tell whether the record is shown; its ``left_out`` then says how many were not."""
-        line = _DIGITS.sub("0", _message(record)[:_WIDTH])
+        text = _message(record)[:_WIDTH]
+        line = _DIGITS.sub("0", text)
         with self._lock:
             kind = self._kind((record.name, _DIGITS.sub("0", str(record.msg)[:_WIDTH])))
             if line in kind.shown or len(kind.shown) >= _VARIANTS:
-                kind.left_out += 1
+                kind.left_out, kind.last = kind.left_out + 1, text
                 return False
             kind.shown.add(line)
             record.left_out, kind.left_out = kind.left_out, 0
@@ -145,7 +147,7 @@ class RateLimit(logging.Filter):
     def left_out(self) -> list[str]:
         """Return a line for every template of which something was left out and not told yet."""
         with self._lock:
-            return [f"{kind.left_out} more: {name[1]}" for name, kind in self._kinds.items() if kind.left_out]
+            return [f"{kind.left_out} more, the last: {kind.last}" for kind in self._kinds.values() if kind.left_out]
 
     def _kind(self, key: tuple[str, str]) -> _Kind:
         now = self._clock()
@@ -175,8 +177,7 @@ def _told(error: BaseException) -> str:
 
 
 def _fold(text: str) -> str:
-    folded = " ".join(part.strip() for part in text.replace("\t", " ").splitlines() if part.strip())
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in folded)
+    shown = one_line(text)
     return shown if len(shown) <= _WIDTH else f"{shown[: _WIDTH - 4]} ..."
 
 

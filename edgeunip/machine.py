@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path("/")
@@ -66,11 +66,10 @@ class Clock:
 
 @dataclass(frozen=True)
 class Capture:
-    """A video node: its path, what the driver calls it, and the stable names that point to it."""
+    """A video node: its path, and what the driver calls it."""
 
     node: str
     name: str
-    links: tuple[str, ...] = field(default=())
 
 
 def cpu(root: Path = ROOT) -> Cpu:
@@ -147,14 +146,9 @@ def over_current(root: Path = ROOT) -> dict[str, int]:
 
 
 def captures(root: Path = ROOT) -> tuple[Capture, ...]:
-    """Return the video nodes; a camera often has a second one for metadata."""
-    links: dict[str, list[str]] = {}
-    for link in sorted((root / "dev/v4l/by-id").glob("*")):
-        links.setdefault(link.resolve().name, []).append(f"/dev/v4l/by-id/{link.name}")
+    """Return the video nodes that the system has; a container may not show them all under ``/dev``."""
     nodes = sorted((root / "sys/class/video4linux").glob("video*"), key=lambda node: (len(node.name), node.name))
-    return tuple(
-        Capture(f"/dev/{node.name}", _text(node / "name").strip(), tuple(links.get(node.name, ()))) for node in nodes
-    )
+    return tuple(Capture(f"/dev/{node.name}", _text(node / "name").strip()) for node in nodes)
 
 
 def jetson(root: Path = ROOT) -> str:

@@ -48,8 +48,11 @@ class Ports:
             profile: of the cameras, for their recordings; empty where none was named.
 
         Raises:
-            EdgeunipError: a sink is written wrongly, or none can be opened.
+            EdgeunipError: a sink is written wrongly or twice, or none can be opened.
         """
+        for text in texts:
+            if texts.count(text) > 1:
+                raise UsageError("A sink is named twice", where=text)
         failures: list[EdgeunipError] = []
         for text in texts:
             try:
@@ -63,7 +66,7 @@ class Ports:
                 logger.error("%s", error)
 
     def close(self) -> None:
-        """Close what no loop has closed. May be called twice."""
+        """Close what was opened, where no loop has taken it over."""
         for taker in self._opened:
             taker.close()
 

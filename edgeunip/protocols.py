@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,6 +98,16 @@ class Taker(Protocol[Item]):
 
     def close(self) -> None:
         """Finish and free. May be called twice."""
+        ...
+
+
+@runtime_checkable
+class Buffered(Protocol):
+    """A taker that keeps what its receiver cannot take now, and so does not fail while that is away."""
+
+    @property
+    def trouble(self) -> Exception | None:
+        """Why what was taken has not arrived yet; None while all is well. Any thread may ask."""
         ...
 
 

@@ -7,6 +7,7 @@ sources -> guarded cameras -> a loop each (they take turns at the model) -> sink
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -15,13 +16,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from edgeunip import bundle, redaction
+from edgeunip import address, bundle
 from edgeunip.defaults import say
 from edgeunip.devices.guard import Guarded
 from edgeunip.devices.open import open_camera, open_guarded
 from edgeunip.errors import EdgeunipError, UsageError
 from edgeunip.frame import State
-from edgeunip.health import Board, CameraStatus, Totals
+from edgeunip.health import Board, CameraStatus, Health, Totals
 from edgeunip.ports import Ports
 from edgeunip.protocols import Camera
 from edgeunip.runtimes import memory
@@ -51,6 +52,9 @@ class Options:
         hold_s: hold the class map for so long while nothing moves, seconds; None infers every frame.
         once: end when a live camera is lost, or is not there, instead of waiting for it.
         max_memory_mib: end when the process holds more.
+
+    Raises:
+        UsageError: a number is not above 0.
     """
 
     frames: int | None = None
@@ -59,6 +63,13 @@ class Options:
     hold_s: float | None = None
     once: bool = False
     max_memory_mib: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("--hold", self.hold_s), ("--max-memory", self.max_memory_mib)):
+            if value is not None and not 0 < value < math.inf:
+                raise UsageError(f"{name} takes a number above 0", where=value)
+        if self.frames is not None and self.frames < 1:
+            raise UsageError("--frames takes a number above 0", where=self.frames)
 
 
 DEFAULTS = Options()
@@ -70,7 +81,7 @@ def run(
     sinks: Sequence[str],
     options: Options = DEFAULTS,
     *,
-    show: Callable[[dict[str, Totals]], None] = lambda totals: None,
+    show: Callable[[Sequence[Health]], None] = lambda healths: None,
 ) -> dict[str, Totals]:
     """Stream cameras through a bundle until the sources end, or SIGTERM or Ctrl-C ends them in order.
 
@@ -79,7 +90,7 @@ def run(
         model: folder of the bundle.
         sinks: where results go; see :func:`edgeunip.runtimes.sinks.open_sink`. ``record:FILE`` takes every frame.
         options: the rest.
-        show: called about once a second with each camera's totals, by its name.
+        show: called about once a second with each camera's health.
 
     Returns:
         Each camera's totals.
@@ -91,15 +102,15 @@ def run(
     with ExitStack() as stack:
         stop = stack.enter_context(stopping())
         board = Board()
-        cameras = [_camera(redaction.resolve(source), board, options) for source in sources]
-        _require_different(cameras)
+        cameras = _cameras([address.resolve(source) for source in sources], board, options)
         scene = Scene() if options.scene is None else read_scene(options.scene, loaded.manifest.classes)
         runtime = open_runtime(loaded, throughput=not any(camera.live for camera in cameras))
         stack.callback(runtime.close)
         for camera in cameras:
             stack.enter_context(camera)
         ports = Ports(cameras, loaded.manifest.classes, board, tuple(rule.name for rule in scene.rules))
-        stack.callback(ports.close)
+        unused = stack.enter_context(ExitStack())
+        unused.callback(ports.close)
         ports.open(sinks, profile=options.profile or "")
         say(f"Streaming {', '.join(camera.name for camera in cameras)} on {runtime.name}; end with Ctrl-C")
         turns = Turns(runtime.concurrency)
@@ -113,7 +124,7 @@ def run(
                 ports.sinks[camera.name],
                 recorders=ports.recorders[camera.name],
                 scene=scene,
-                watch=Watch(camera.name, loaded.manifest, board, options.profile),
+                watch=Watch(camera.name, loaded.manifest, board),
                 gate=Gate(options.hold_s) if options.hold_s is not None and camera.live else None,
                 turns=turns,
                 frames=options.frames,
@@ -121,21 +132,35 @@ def run(
             )
             lanes.append(_Lane(camera, board, loop))
         with Watchdog(board, cameras=[camera.name for camera in cameras]):
-            _attend(lanes, stop, options, show)
+            unused.pop_all()  # from here on each loop closes its own sinks, and leaves one that hangs behind
+            _attend(lanes, stop, options, lambda: show(board.read()))
     for lane in lanes:
         if lane.error is not None:
             raise lane.error
     return {lane.camera.name: lane.totals for lane in lanes}
 
 
+def _cameras(addresses: Sequence[str], board: Board, options: Options) -> list[Camera]:
+    """Return every source's camera, none of one name with another."""
+    for one in addresses:
+        if addresses.count(one) > 1:
+            raise UsageError("A source is named twice", where=address.redact(one))
+    cameras = [_camera(one, board, options) for one in addresses]
+    names = [camera.name for camera in cameras]
+    for index, camera in enumerate(cameras):
+        # Two addresses may differ in what is not shown: in the channel behind a question mark, or in the user.
+        if earlier := names[:index].count(camera.name):
+            camera.name = f"{camera.name} ({earlier + 1})"
+        if not isinstance(camera, Guarded):
+            board.put(camera.name, status=CameraStatus(State.LIVE, "frame", since_ns=time.monotonic_ns(), opened=1))
+    return cameras
+
+
 def _camera(source: str, board: Board, options: Options) -> Camera:
     """Return a live camera kept alive, or a source that ends."""
     if options.once:
-        camera = open_camera(source, profile=options.profile)
-    else:
-        camera = open_guarded(source, profile=options.profile, on_status=lambda status: _tell(board, camera, status))
-    if not isinstance(camera, Guarded):
-        board.put(camera.name, status=CameraStatus(State.LIVE, "frame", since_ns=time.monotonic_ns(), opened=1))
+        return open_camera(source, profile=options.profile)
+    camera = open_guarded(source, profile=options.profile, on_status=lambda status: _tell(board, camera, status))
     return camera
 
 
@@ -143,13 +168,6 @@ def _tell(board: Board, camera: Camera, status: CameraStatus) -> None:
     board.put(camera.name, status=status)
     if status.state in (State.OFFLINE, State.STALE, State.FROZEN, State.DEGRADED) and status.message:
         logger.warning("%s: %s", camera.name, status.message)
-
-
-def _require_different(cameras: Sequence[Camera]) -> None:
-    names = [camera.name for camera in cameras]
-    for name in names:
-        if names.count(name) > 1:
-            raise UsageError("A source is named twice", where=name)
 
 
 class _Lane:
@@ -178,7 +196,7 @@ def _attend(
     lanes: Sequence[_Lane],
     stop: threading.Event,
     options: Options,
-    show: Callable[[dict[str, Totals]], None],
+    show: Callable[[], None],
 ) -> None:
     """Run the loops until all have ended; the first that fails ends the others, in order."""
     for lane in lanes:
@@ -191,7 +209,7 @@ def _attend(
             stop.set()
         if time.monotonic() - shown >= _SHOW_S:
             shown = time.monotonic()
-            show({lane.camera.name: lane.totals for lane in lanes})
+            show()
             try:
                 memory.check(options.max_memory_mib)
             except EdgeunipError as error:

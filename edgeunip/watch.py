@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from edgeunip.bundle import Manifest
-from edgeunip.devices import profiles, sanity
+from edgeunip.devices import sanity
 from edgeunip.frame import Frame, Result, State
 from edgeunip.health import Board
 from edgeunip.runtimes.shift import Shift
@@ -18,17 +18,15 @@ logger = logging.getLogger(__name__)
 class Watch:
     """Sees one camera's results, in order, and keeps its warnings on the board."""
 
-    def __init__(self, camera: str, manifest: Manifest, board: Board, profile: str | None = None) -> None:
+    def __init__(self, camera: str, manifest: Manifest, board: Board) -> None:
         """Begin.
 
         Args:
             camera: its name on the board.
             manifest: of the bundle, for the calibration's histogram.
             board: where the warnings go.
-            profile: the camera's, where the user named it: what it can measure.
         """
         self._camera, self._board = camera, board
-        self._profile = profiles.find(profile) if profile is not None else None
         histogram = (manifest.calibration or {}).get("histogram")
         self._shift = None if histogram is None else Shift(histogram)
         self._before: Frame | None = None
@@ -40,7 +38,7 @@ class Watch:
         if frame.state is not State.LIVE or (before is not None and 0 <= frame.t_ns - before.t_ns < _PERIOD_NS):
             return
         self._before = frame
-        found = self._sanity(frame, before)
+        found = sanity.warnings(frame, before)
         if self._shift is not None and (shifted := self._shift.see(result.picture, frame.t_ns)) is not None:
             found["histogram"] = shifted
         for code, text in found.items():
@@ -49,9 +47,3 @@ class Watch:
         if found.keys() != self._warnings.keys():
             self._board.put(self._camera, warnings=found)
         self._warnings = found
-
-    def _sanity(self, frame: Frame, before: Frame | None) -> dict[str, str]:
-        if self._profile is None:
-            return sanity.warnings(frame, before)
-        degrees = self._profile.radiometry is not None
-        return sanity.warnings(frame, before, range_c=self._profile.range_c, degrees=degrees)

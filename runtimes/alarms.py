@@ -12,13 +12,13 @@ from edgeunip.runtimes.areas import Area
 from edgeunip.runtimes.readings import Reading, heat, read, regions_of
 from edgeunip.runtimes.rules import Rule
 
-_EVALUATED = (State.LIVE, State.DEGRADED)
+_MOST_HISTORIES = 1024
 _BUCKETS = 64  # a history is kept in so many parts of its window
 _ADAPTS = 0.1  # share of a new interval in the mean one
 _FIRST_S = (BUDGET.stall_s(None) - BUDGET.slack_s) / 3
 
 
-class Watch:
+class RuleWatch:
     """Watches rules. Called in frame order, by one thread.
 
     Only a live scene is judged, DEGRADED included. While the shutter is closed, the sensor settles, or nothing new
@@ -39,7 +39,7 @@ class Watch:
     def alarms(self, result: Result) -> tuple[Alarm, ...]:
         """Return the alarms that are raised at a result with numbered regions, in the order of the rules."""
         broken = self._clock.tick(result.frame)
-        if result.frame.state in _EVALUATED:
+        if result.frame.state.current:
             for watched in self._watched:
                 watched.judge(result, self._clock, broken=broken)
         return tuple(watched.alarm for watched in self._watched if watched.alarm is not None)
@@ -54,7 +54,7 @@ class Clock:
     """
 
     def __init__(self, rate_hz: float | None = None) -> None:
-        """Begin at the first frame; ``rate_hz`` as for :class:`Watch`, 0 for pictures that do not belong together."""
+        """Begin; ``rate_hz`` is as for :class:`RuleWatch`, 0 for pictures that do not belong together."""
         self.now_ns = self.live_ns = 0
         self._rate_hz = rate_hz
         self._before: State | None = None
@@ -74,7 +74,7 @@ class Clock:
         self._interval_s += _ADAPTS * (min(max(elapsed_s, 1e-3), limit_s) - self._interval_s)
         if self._rate_hz == 0 or not 0 <= elapsed_s <= limit_s:
             return True
-        if before in _EVALUATED and frame.state in _EVALUATED:
+        if before.current and frame.state.current:
             self.live_ns += elapsed_ns
         return False
 
@@ -126,7 +126,8 @@ class _Rises:
     """How far each region has warmed within a window.
 
     A region is compared with itself, so one that comes into the picture hot raises nothing. A region's history is its
-    least value in each 64th of the window: that bounds it, whatever the window and the frame rate.
+    least value in each 64th of the window: that bounds it, whatever the window and the frame rate. Of very many
+    regions the histories of those seen longest ago go: their numbers do not come back.
     """
 
     def __init__(self, rule: Rule, window_s: float) -> None:
@@ -140,8 +141,9 @@ class _Rises:
         for region in regions:
             value = heat(self._rule, region.statistics)
             if region.number and value == value:
-                rise = self._note(self._histories.setdefault(region.number, deque()), value, now_ns)
-                readings.append(Reading(rise, region.statistics.hotspot, region.number))
+                history = self._histories.pop(region.number, deque())
+                self._histories[region.number] = history  # the one seen last is the last
+                readings.append(Reading(self._note(history, value, now_ns), region.statistics.hotspot, region.number))
         self._forget(now_ns)
         return max(readings, key=lambda reading: reading.value, default=None)
 
@@ -161,3 +163,5 @@ class _Rises:
         for number, history in list(self._histories.items()):
             if not now_ns - self._window_ns <= history[-1][0] <= now_ns:
                 del self._histories[number]
+        while len(self._histories) > _MOST_HISTORIES:
+            del self._histories[next(iter(self._histories))]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edgeunip.classes import Classes
 from edgeunip.frame import ClassStatistics, Frame, Region, Result
-from edgeunip.runtimes.alarms import Watch
+from edgeunip.runtimes.alarms import RuleWatch
 from edgeunip.runtimes.areas import area_statistics
 from edgeunip.runtimes.measure import statistics
 from edgeunip.runtimes.regions import find_regions
@@ -28,14 +28,12 @@ class Measured:
 
     Attributes:
         classes: statistics by class name.
-        regions: see :class:`~edgeunip.runtimes.regions.Found`.
-        left_out: see there.
+        regions: see :func:`~edgeunip.runtimes.regions.find_regions`.
         areas: statistics by class name, by the area's name.
     """
 
     classes: Mapping[str, ClassStatistics]
     regions: tuple[Region, ...]
-    left_out: int
     areas: Mapping[str, Mapping[str, ClassStatistics]]
 
 
@@ -52,9 +50,9 @@ def measure(frame: Frame, class_map: NDArray[np.uint8], classes: Classes, scene:
         UsageError: an area does not fit the frame.
     """
     scene = scene or Scene()
-    found = find_regions(frame, class_map, classes, smallest=scene.smallest, most=scene.most)
+    regions = find_regions(frame, class_map, classes, smallest=scene.smallest, most=scene.most)
     areas = {area.name: area_statistics(frame, class_map, classes, area) for area in scene.areas}
-    return Measured(statistics(frame, class_map, classes), found.regions, found.left_out, areas)
+    return Measured(statistics(frame, class_map, classes), regions, areas)
 
 
 class Analyst:
@@ -69,9 +67,9 @@ class Analyst:
         """
         scene = scene or Scene()
         self._tracker = Tracker(patience=scene.patience)
-        self._watch = Watch(scene.rules, {area.name: area for area in scene.areas}, rate_hz=rate_hz)
+        self._rules = RuleWatch(scene.rules, {area.name: area for area in scene.areas}, rate_hz=rate_hz)
 
     def follow(self, result: Result) -> Result:
         """Return a result with its regions numbered and the alarms that are raised. In frame order, by one thread."""
         numbered = replace(result, regions=self._tracker.follow(result.regions, result.frame.state))
-        return replace(numbered, alarms=self._watch.alarms(numbered))
+        return replace(numbered, alarms=self._rules.alarms(numbered))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from edgeunip.durable import Stream
-from edgeunip.errors import SinkError, StorageError, UsageError, storage_error
+from edgeunip.errors import SinkClosedError, SinkError, StorageError, UsageError, storage_error
 from edgeunip.frame import Result
 from edgeunip.protocols import Sink
 from edgeunip.runtimes.plain import plain
@@ -96,8 +96,11 @@ class StdoutSink:
         """Write one line.
 
         Raises:
-            SinkError: the reader of standard output has gone, or it cannot be written.
+            SinkClosedError: it was closed, or its reader has gone: neither comes back.
+            SinkError: it cannot be written.
         """
+        if sys.stdout is None:
+            raise SinkClosedError("Standard output is closed", where=self.name)
         # Straight to the system: a thread that hangs in Python's own buffer would not let the process end.
         view = memoryview(to_line(result))
         try:
@@ -105,7 +108,7 @@ class StdoutSink:
             while view:
                 view = view[os.write(sys.stdout.fileno(), view) :]
         except BrokenPipeError as error:
-            raise SinkError("The reader of standard output has gone", where=self.name) from error
+            raise SinkClosedError("The reader of standard output has gone", where=self.name) from error
         except OSError as error:
             raise SinkError(
                 "Standard output cannot be written", where=self.name, why=error.strerror or error

@@ -13,12 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeunip.classes import Classes
-from edgeunip.frame import ClassStatistics, Frame, State
+from edgeunip.frame import ClassStatistics, Frame
 from edgeunip.thermal import Counts, Radiometry
 
 NO_CLASS = 255  # never a class: the ignore index is at least the number of classes
 
-_NO_SCENE = (State.FFC, State.FROZEN)
 _PLACES = np.arange(65536)
 
 
@@ -59,7 +58,7 @@ def describe(frame: Frame, mask: NDArray[np.bool_], *, total: int, origin: tuple
     rows = cv2.reduce(mask.view(np.uint8), 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S)[:, 0]
     centroid = float(columns @ _PLACES[x : x + width]) / pixels, float(rows @ _PLACES[y : y + height]) / pixels
     found = ClassStatistics(pixels, pixels / total, centroid=centroid)
-    if frame.radiometry is None or frame.state in _NO_SCENE:
+    if frame.radiometry is None or frame.state.blind:
         return found
     return _heat(frame.counts[y : y + height, x : x + width], mask, frame.radiometry, found, origin)
 

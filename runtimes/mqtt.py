@@ -30,7 +30,7 @@ from edgeunip.errors import SinkError, UsageError, missing_dependency
 from edgeunip.frame import Alarm, Result, State
 from edgeunip.runtimes.mqtt_topics import Topics, base, discovery, levels
 from edgeunip.runtimes.plain import plain, plain_alarm, plain_statistics
-from edgeunip.runtimes.secret import Password, loopback, refuse_credentials
+from edgeunip.runtimes.secret import login, loopback, refuse_credentials
 from edgeunip.runtimes.sinks import Setting, slug
 from edgeunip.runtimes.spec import Spec, positive
 from edgeunip.runtimes.spool import Spool
@@ -77,7 +77,7 @@ class MqttSink:
         self._board, self._prefix, self._period_s = setting.board, prefix, 1 / rate_hz
         self._lock = threading.Lock()
         self._states: dict[str, State] = {}
-        self._raised: dict[str, dict[str, Alarm]] = {camera: {} for camera in setting.cameras}
+        self._raised: dict[str, dict[tuple[str, int], Alarm]] = {camera: {} for camera in setting.cameras}
         self._due_s = dict.fromkeys(setting.cameras, 0.0)
         heard = None if prefix is None else (f"{prefix}/status", self._house_woke)
         with self._lock:  # the link's thread looks and hears at once
@@ -145,12 +145,12 @@ class MqttSink:
             self._link.value(self._topics.state(camera), state.value)
 
     def _say_alarms(self, camera: str, result: Result) -> None:
-        before, now = self._raised[camera], {alarm.name: alarm for alarm in result.alarms}
+        before, now = self._raised[camera], {(alarm.name, alarm.since_ns): alarm for alarm in result.alarms}
         self._raised[camera] = now
-        for name in [name for name in before if name not in now]:
-            self._say_alarm(camera, before[name], "cleared")
-        for name in [name for name in now if name not in before]:
-            self._say_alarm(camera, now[name], "raised")
+        for key in [key for key in before if key not in now]:
+            self._say_alarm(camera, before[key], "cleared")
+        for key in [key for key in now if key not in before]:
+            self._say_alarm(camera, now[key], "raised")
 
     def _say_alarm(self, camera: str, alarm: Alarm, state: str) -> None:
         if alarm.name not in self._topics.alarms:
@@ -203,9 +203,7 @@ def _address(rest: str, *, tls: bool) -> tuple[str, int, str]:
 
 def _proof(spec: Spec, host: str) -> dict[str, Any]:
     """Return who we are and how the broker proves who it is; nothing that everybody on the way could read."""
-    password, user, tls = Password(spec, PASSWORD), spec.options.get("user"), spec.option("tls", _flag, False)
-    if password.given and user is None:
-        raise UsageError("A password for the MQTT broker needs a user", remedy="Write ?user=NAME.")
+    (user, password), tls = login(spec, PASSWORD), spec.option("tls", _flag, False)
     if password.given and not tls and not loopback(host) and not spec.option("insecure", _flag, False):
         remedy = "Write ?tls=1, or &insecure=1 if all who can listen may know it."
         raise UsageError("The password would go over the network for everybody to read", where=host, remedy=remedy)

@@ -22,7 +22,7 @@ from paho.mqtt import client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
 from edgeunip.budget import BUDGET, Budget
-from edgeunip.errors import EdgeunipError, SinkError
+from edgeunip.errors import SinkError
 from edgeunip.runtimes.spool import Message, Spool
 
 _KEEPALIVE_S = 10
@@ -95,6 +95,7 @@ class Link:
         self._flight: dict[int, Message] = {}
         self._unsure: list[Message] = []
         self._value_flight: set[int] = set()
+        self._given_up = 0  # messages whose loss was told
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=str(broker), daemon=True)
         self._thread.start()
@@ -126,7 +127,7 @@ class Link:
             before = self.connections
             try:
                 self._session()
-            except (OSError, ValueError, EdgeunipError) as error:
+            except Exception as error:  # also what paho makes of a broker that talks nonsense: try again
                 self._lost(_explained(error, self._broker))
             refused = isinstance(self.trouble, _RefusedError)  # it would be again, and some ban who asks too often
             first_s, longest_s = self._budget.sink_retry_s if refused else self._budget.retry_s
@@ -194,7 +195,9 @@ class Link:
         if self._heard is not None:
             client.subscribe(self._heard[0], qos=1)
         if self.trouble is not None:
-            logger.warning("%s: connected; %d messages were waiting", self._broker, self._spool.waiting)
+            given_up, self._given_up = self._spool.dropped - self._given_up, self._spool.dropped
+            also = f", {given_up} could not wait and are lost" if given_up else ""
+            logger.warning("%s: connected; %d messages were waiting%s", self._broker, self._spool.waiting, also)
         self.trouble = None
 
     def _turn(self, client: mqtt.Client) -> None:
@@ -202,6 +205,7 @@ class Link:
             self._value_flight.add(_published(client.publish(*value, qos=1, retain=True)))
         while len(self._flight) < _WINDOW and (message := self._next_event()) is not None:
             self._flight[_published(client.publish(message.topic, message.payload, qos=1))] = message
+            del self._unsure[0]
         idle = not self._spool.waiting or len(self._flight) >= _WINDOW
         code = client.loop(_TURN_S if idle else 0.0)
         if code != mqtt.MQTT_ERR_SUCCESS:
@@ -228,7 +232,10 @@ class Link:
             return topic, self._values[topic]
 
     def _next_event(self) -> Message | None:
-        return self._unsure.pop(0) if self._unsure else self._spool.take()
+        """Return the event to send next. It is among those that are sent again until it is on its way."""
+        if not self._unsure and (message := self._spool.take()) is not None:
+            self._unsure.append(message)
+        return self._unsure[0] if self._unsure else None
 
     def _arrived(self, number: int) -> None:
         """The broker has a message: all events before the oldest one on its way are done with."""

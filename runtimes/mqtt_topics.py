@@ -64,7 +64,7 @@ def base(text: str) -> str:
     wrong = not topic or topic.startswith("$") or len(topic.encode()) > _LONGEST
     if wrong or any(not part or part != level(part) for part in topic.split("/")):
         remedy = "Write words parted by /, such as mqtt:HOST/edgeunip/door."
-        raise UsageError("This is no topic to publish to", where=text[:_LONGEST], remedy=remedy)
+        raise UsageError("This is no topic to publish to", where=text[:_LONGEST] or None, remedy=remedy)
     return topic
 
 

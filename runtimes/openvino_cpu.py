@@ -47,6 +47,9 @@ class OpenVinoRuntime:
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for request in requests:
             self._requests.put(request)
+        # Two threads that make OpenVINO's binding meet numpy for the first time may wait for each other for ever, the
+        # interpreter's lock in their hands. One thread makes it here.
+        self(np.zeros(self.input_shape, np.uint8))
 
     @classmethod
     def from_bundle(cls, bundle: Bundle, *, throughput: bool = False, threads: int | None = None) -> Self:

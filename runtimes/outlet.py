@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 from edgeunip.budget import BUDGET, Budget
 from edgeunip.errors import SinkClosedError
 from edgeunip.health import SinkStatus
-from edgeunip.protocols import Taker
+from edgeunip.protocols import Buffered, Taker
 from edgeunip.redaction import clean
 from edgeunip.runtimes.handover import Handover
 
@@ -83,6 +83,7 @@ class Outlet(Generic[Item]):
         self._port, self._on_end, self._budget = port, on_end, budget
         self._first, self._again = port.first, port.open if live else None
         self._written = self._lost = self._failures = 0
+        self._taker: Taker[Item] | None = None
         self._busy_since: float | None = None
         self._pause_s = 0.0
         self._thread = threading.Thread(target=self._run, name=f"sink {port.name}", daemon=True)
@@ -91,13 +92,16 @@ class Outlet(Generic[Item]):
     @property
     def status(self) -> SinkStatus:
         """How it does: ``queue.offered == written + dropped`` and what waits, the item in the sink's hands included."""
-        error, busy_since = self.error, self._busy_since
+        error, busy_since, taker = self.error, self._busy_since, self._taker
         busy_s = 0.0 if busy_since is None else time.monotonic() - busy_since
         message = clean(str(error)) if error is not None else ""
         if busy_s > self._budget.sink_slow_s:
             message = f"Slow: it has taken nothing for {busy_s:.0f} s"
+        running = not message
+        if running and isinstance(taker, Buffered) and (trouble := taker.trouble) is not None:
+            message = clean(str(trouble))
         dropped = self.queue.dropped + self._lost
-        return SinkStatus(self.name, not message, message, self._written, dropped, self._failures)
+        return SinkStatus(self.name, running, message, self._written, dropped, self._failures)
 
     def join(self, timeout_s: float) -> None:
         """Wait for the end."""
@@ -114,20 +118,18 @@ class Outlet(Generic[Item]):
     def _serve(self) -> bool:
         """Open it and write until the queue ends; return whether all went well."""
         opened_s = time.monotonic()
-        taken: list[Taker[Item]] = []
-        if not self._attempt(lambda: taken.append(self._take()), opened_s):
+        if not self._attempt(self._open, opened_s) or (taker := self._taker) is None:
             return False
-        taker = taken.pop()
         well = self._attempt(lambda: self._pump(taker), opened_s)
+        self._taker = None
         return self._attempt(taker.close, opened_s, told=not well) and well
 
-    def _take(self) -> Taker[Item]:
-        first, self._first = self._first, None
-        if first is not None:
-            return first
-        if self._port.open is None:
-            raise ValueError(f"The port {self.name} is neither open nor can it be opened")
-        return self._port.open()
+    def _open(self) -> None:
+        self._taker, self._first = self._first, None
+        if self._taker is None:
+            if self._port.open is None:
+                raise ValueError(f"The port {self.name} is neither open nor can it be opened")
+            self._taker = self._port.open()
 
     def _attempt(self, step: Callable[[], None], opened_s: float, *, told: bool = False) -> bool:
         """Take one step; what goes wrong is told, unless its cause was ``told`` already."""

@@ -14,7 +14,8 @@ from edgeunip.errors import UsageError
 from edgeunip.frame import Frame
 from edgeunip.protocols import Recorder
 from edgeunip.recording import TAG, Recording, stamp
-from edgeunip.runtimes.film import Codec, Film
+from edgeunip.runtimes.encode import Codec
+from edgeunip.runtimes.film import Film
 from edgeunip.runtimes.rotate import OPTIONS, UNLIMITED, Limits, Parts, place
 from edgeunip.runtimes.sinks import Setting
 from edgeunip.runtimes.spec import Spec
@@ -69,7 +70,7 @@ class FrameRecorder:
             StorageError, SinkError: the file cannot be written.
         """
         if path.suffix.lower() != ".mkv":
-            raise UsageError("Frames are recorded as .mkv", where=path)
+            raise UsageError("Frames are recorded as .mkv", where=path, remedy="Write record:FILE.mkv.")
         self.name = f"record:{path}"
         self._about = about
         self._kind: tuple[object, ...] | None = None

@@ -18,19 +18,6 @@ _SMALLEST_PIXELS = 4
 _SMALLEST_SHARE = 1 / 20_000
 
 
-@dataclass(frozen=True)
-class Found:
-    """The regions of a frame.
-
-    Attributes:
-        regions: in class order, largest first within their class; their numbers are 0.
-        left_out: regions that were large enough, yet smaller than the ``most`` that are kept.
-    """
-
-    regions: tuple[Region, ...]
-    left_out: int = 0
-
-
 def find_regions(
     frame: Frame,
     class_map: NDArray[np.uint8],
@@ -38,7 +25,7 @@ def find_regions(
     *,
     smallest: int | None = None,
     most: int = MOST,
-) -> Found:
+) -> tuple[Region, ...]:
     """Find the connected regions of every class but the first, the background. Diagonal neighbours are connected.
 
     Args:
@@ -47,14 +34,16 @@ def find_regions(
         classes: the classes, in order.
         smallest: area in pixels from which a region counts; None is 1/20,000 of the frame, and at least 4.
         most: regions that are kept, the largest ones.
+
+    Returns:
+        The regions in class order, largest first within their class; their numbers are 0.
     """
     least = default_smallest(class_map.shape) if smallest is None else smallest
     grid = _Grid(class_map)
-    found = [grid.parts(number, least, most) for number in range(1, len(classes))]
-    largest = sorted((p for parts, _ in found for p in parts), key=lambda p: (-p.pixels, p.number, p.label))[:most]
+    found = (part for number in range(1, len(classes)) for part in grid.parts(number, least, most))
+    largest = sorted(found, key=lambda p: (-p.pixels, p.number, p.label))[:most]
     kept = sorted(largest, key=lambda part: (part.number, -part.pixels, part.label))
-    regions = tuple(_region(frame, grid, part, classes) for part in kept)
-    return Found(regions, sum(count for _, count in found) - len(kept))
+    return tuple(_region(frame, grid, part, classes) for part in kept)
 
 
 def default_smallest(shape: tuple[int, ...]) -> int:
@@ -89,19 +78,17 @@ class _Grid:
         self._pixels = np.outer(self._heights, self._widths).ravel()
         self._present = set(np.unique(self._cells).tolist())
 
-    def parts(self, number: int, least: int, most: int) -> tuple[list[_Part], int]:
-        """Return a class's regions of at least so many pixels, the largest ``most``, and how many there are."""
+    def parts(self, number: int, least: int, most: int) -> list[_Part]:
+        """Return a class's regions of at least so many pixels, the largest ``most``."""
         if number not in self._present:
-            return [], 0
+            return []
         mask = (self._cells == number).view(np.uint8)
         total, found, boxes, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
         labels = np.asarray(found, np.int32)
         pixels = np.bincount(labels.ravel(), weights=self._pixels, minlength=total)
         large = np.flatnonzero(pixels[1:] >= least) + 1  # 0 is what is not of the class
         largest = large[np.argsort(-pixels[large], kind="stable")][:most].tolist()
-        return [
-            _Part(number, label, labels, tuple(boxes[label, :4].tolist()), int(pixels[label])) for label in largest
-        ], len(large)
+        return [_Part(number, label, labels, tuple(boxes[label, :4].tolist()), int(pixels[label])) for label in largest]
 
     def native(self, part: _Part) -> tuple[tuple[int, int, int, int], NDArray[np.bool_]]:
         """Return (x, y, width, height) around a region in native pixels, and its mask there."""

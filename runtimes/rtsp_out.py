@@ -21,10 +21,10 @@ from edgeunip.budget import BUDGET, Budget
 from edgeunip.classes import Classes
 from edgeunip.errors import SinkError, UsageError
 from edgeunip.frame import Result
-from edgeunip.runtimes.encode import Encoder
+from edgeunip.runtimes.encode import Encoder, colour_codec, colour_picture
 from edgeunip.runtimes.handover import Handover
 from edgeunip.runtimes.overlay import Overlay
-from edgeunip.runtimes.secret import Password, refuse_credentials
+from edgeunip.runtimes.secret import Password, login, refuse_credentials
 from edgeunip.runtimes.sinks import Setting, slug
 from edgeunip.runtimes.spec import Spec
 
@@ -131,24 +131,25 @@ class _Push:
 
     def _push(self, first: Result) -> None:
         """Push until the end; the container is closed in any case, a second fault while closing it is the same one."""
-        image = self._overlay.draw(first)
+        picture = self._picture(first)
         container = av.open(self._url(), "w", format="rtsp", options=self._options())  # durable: no file
         try:
-            encoder = Encoder(container, image.shape[:2])
-            result: Result | None = first
-            while result is not None:
-                self._mux(container, encoder, result)
-                result = self._waiting.get()
+            encoder = Encoder(container, colour_codec(), picture)
+            self._mux(container, encoder, picture, first)
+            while (result := self._waiting.get()) is not None:
+                self._mux(container, encoder, self._picture(result), result)
         finally:
             with contextlib.suppress(av.error.FFmpegError):
                 container.close()
 
-    def _mux(self, container: Any, encoder: Encoder, result: Result) -> None:
-        image = self._overlay.draw(result)
-        if image.shape[:2] != encoder.shape:
+    def _picture(self, result: Result) -> av.VideoFrame:
+        return colour_picture(self._overlay.draw(result))
+
+    def _mux(self, container: Any, encoder: Encoder, picture: av.VideoFrame, result: Result) -> None:
+        if not encoder.fits(picture):
             raise SinkError("The picture changed its size", where=self._address)
         self._busy_since = time.monotonic()
-        for packet in encoder.encode(image, result.frame.t_ns / 1e6):
+        for packet in encoder.encode(picture, result.frame.t_ns / 1e6):
             container.mux(packet)
         took_s, self._busy_since = time.monotonic() - self._busy_since, None
         self._begun.set()
@@ -178,7 +179,7 @@ def open_rtsp_out(spec: Spec, setting: Setting) -> RtspSink:
     Options: ``user``, ``password_file`` (or the environment's EDGEUNIP_RTSP_OUT_PASSWORD).
 
     Raises:
-        UsageError: it is written wrong, or holds a password.
+        UsageError: it is written wrong, holds a password, or has a password and no user.
         SinkError: the password file cannot be read.
     """
     refuse_credentials(spec, PASSWORD)
@@ -188,5 +189,5 @@ def open_rtsp_out(spec: Spec, setting: Setting) -> RtspSink:
     if len(setting.cameras) > 1 and "{camera}" not in spec.rest:
         remedy = "Write {camera} in the path."
         raise UsageError("Several cameras cannot share one RTSP path", where=f"rtsp:{spec.rest}", remedy=remedy)
-    password, user = Password(spec, PASSWORD), spec.options.get("user")
+    user, password = login(spec, PASSWORD)
     return RtspSink(f"rtsp:{spec.rest}", setting, login=None if user is None else (user, password))

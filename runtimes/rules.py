@@ -190,7 +190,7 @@ class _Parser:
             return word.text
         self._suggest_quotes(word)
         if not word.is_name:
-            self._refuse(word, f"Here stands a class, not {word}", f"Classes: {', '.join(self._classes.names)}.")
+            self._refuse(word, f"Here belongs a class, not {word}", f"Classes: {', '.join(self._classes.names)}.")
         self._refuse(word, f"No class is called {word}", near(word.text, self._classes.names))
 
     def _refuse_split_name(self, word: Word) -> None:
@@ -214,7 +214,7 @@ class _Parser:
         quantity = next((known for known in get_args(Quantity) if known == word.text.lower()), None)
         if quantity is None or word.quoted:
             known = (*get_args(Quantity), "rises")
-            self._refuse(word, f"Here stands what is measured, not {word}", near(word.text, known))
+            self._refuse(word, f"Here belongs what is measured, not {word}", near(word.text, known))
         if quantity in _TEMPERATURES and self._take("rises"):
             return quantity, None
         return quantity, self._comparison()
@@ -222,7 +222,7 @@ class _Parser:
     def _comparison(self) -> Comparison:
         word = self._word()
         if word.kind != "comparison":
-            self._refuse(word, f"Here stands a comparison, not {word}", "Write >, >=, < or <=.")
+            self._refuse(word, f"Here belongs a comparison, not {word}", "Write >, >=, < or <=.")
         found: Comparison = next(known for known in get_args(Comparison) if known == word.text)
         return found
 
@@ -251,13 +251,13 @@ class _Parser:
         )
         if unit not in known or word.quoted:
             shown = "C, F or K" if quantity in _TEMPERATURES else "% or px"
-            self._refuse(word, f"Here stands a unit, not {word}", f"Write {shown}.")
+            self._refuse(word, f"Here belongs a unit, not {word}", f"Write {shown}.")
         return unit
 
     def _window(self) -> float:
         word = self._word()
         if not word.means("in"):
-            self._refuse(word, f"Here stands in and a time, not {word}", "A rise is written: rises 5 C in 10 s.")
+            self._refuse(word, f"Here belongs in and a time, not {word}", "A rise is written: rises 5 C in 10 s.")
         word = self._peek()
         if not (window := self._duration()):
             self._refuse(word, "A rise needs a time above 0")
@@ -311,7 +311,7 @@ class _Parser:
     def _again(self) -> float:
         word = self._word()
         if not word.means("after"):
-            self._refuse(word, f"Here stands after, not {word}", "Write again after 60 s.")
+            self._refuse(word, f"Here belongs after, not {word}", "Write again after 60 s.")
         return self._duration()
 
     # Words.
@@ -321,7 +321,7 @@ class _Parser:
         value = self._number()
         unit = self._word()
         if unit.text.lower() not in _SECONDS or unit.quoted:
-            self._refuse(unit, f"Here stands a unit of time, not {unit}", "Write ms, s, min or h.")
+            self._refuse(unit, f"Here belongs a unit of time, not {unit}", "Write ms, s, min or h.")
         seconds = value * _SECONDS[unit.text.lower()]
         if not 0 <= seconds < 1e9:
             self._refuse(word, "A time is not below 0, nor beyond 30 years")
@@ -330,7 +330,7 @@ class _Parser:
     def _number(self) -> float:
         word = self._word()
         if word.kind != "number":
-            self._refuse(word, f"Here stands a number, not {word}")
+            self._refuse(word, f"Here belongs a number, not {word}")
         if not math.isfinite(float(word.text)):
             self._refuse(word, "This number is too large")
         return float(word.text)

@@ -15,14 +15,14 @@ smallest = 20
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgeunip.classes import Classes
 from edgeunip.errors import UsageError, near
-from edgeunip.runtimes.areas import Area, mask
+from edgeunip.runtimes.areas import Area
 from edgeunip.runtimes.regions import MOST
 from edgeunip.runtimes.rules import Rule, parse_rule
 from edgeunip.runtimes.track import PATIENCE
@@ -54,19 +54,18 @@ class Scene:
     patience: int = PATIENCE
 
 
-def read_scene(path: Path, classes: Classes, *, shape: tuple[int, int] | None = None) -> Scene:
+def read_scene(path: Path, classes: Classes) -> Scene:
     """Read a scene file.
 
     Args:
         path: of the file.
         classes: of the model, for the rules.
-        shape: (H, W) of the camera's frames, where it is known: then the areas are checked against it.
 
     Raises:
         UsageError: the file cannot be read or is no TOML, or a key, an area or a rule is wrong.
     """
     try:
-        return _scene(_load(path), classes, shape)
+        return _scene(_load(path), classes)
     except UsageError as error:
         raise UsageError(f"Scene file {path}: {_lower(error.what)}", where=error.where, why=error.why,
                          remedy=error.remedy) from error  # fmt: skip
@@ -86,12 +85,9 @@ def _load(path: Path) -> dict[str, Any]:
         raise UsageError("It is no TOML", why=error) from error
 
 
-def _scene(content: Mapping[str, Any], classes: Classes, shape: tuple[int, int] | None) -> Scene:
+def _scene(content: Mapping[str, Any], classes: Classes) -> Scene:
     _check_keys("the file", content, ("areas", "rules", "regions"))
     areas = tuple(_area(name, value) for name, value in _table("areas", content.get("areas", {})).items())
-    if shape is not None:
-        for area in areas:
-            mask(area, shape)
     names = tuple(area.name for area in areas)
     rules: list[Rule] = []
     for number, value in enumerate(_list("rules", content.get("rules", [])), 1):
@@ -100,13 +96,23 @@ def _scene(content: Mapping[str, Any], classes: Classes, shape: tuple[int, int] 
             raise UsageError("Two rules have the same name", where=rules[-1].name)
     regions = _table("regions", content.get("regions", {}))
     _check_keys("[regions]", regions, ("smallest", "most", "patience"))
+    most = _whole("most", regions.get("most", MOST), 1, 1000)
+    _check_counts(rules, most)
     return Scene(
         areas,
         tuple(rules),
         smallest=_whole("smallest", regions["smallest"], 1, 2**31) if "smallest" in regions else None,
-        most=_whole("most", regions.get("most", MOST), 1, 1000),
+        most=most,
         patience=_whole("patience", regions.get("patience", PATIENCE), 0, 100_000),
     )
+
+
+def _check_counts(rules: Sequence[Rule], most: int) -> None:
+    """Refuse a rule that waits for more regions than are kept."""
+    for rule in rules:
+        if rule.quantity == "count" and rule.comparison[0] == ">" and not rule.beyond(most):
+            remedy = f"Raise most under [regions], which is {most}."
+            raise UsageError("No more regions are counted than are kept", where=rule.text, remedy=remedy)
 
 
 def _area(name: str, value: Any) -> Area:

@@ -26,9 +26,22 @@ def refuse_credentials(spec: Spec, variable: str) -> None:
     given = {"password", "passwd", "pwd", "pass", "pw"} & {key.lower() for key in spec.options}
     if given or "@" in spec.rest:
         raise UsageError(
-            f"A {spec.kind} sink takes no password on the command line, where every user may read it",
+            f"The {spec.kind} sink takes no password on the command line, where every user may read it",
             remedy=f"Write ?user=NAME&password_file=FILE, or set {variable}.",
         )
+
+
+def login(spec: Spec, variable: str) -> tuple[str | None, Password]:
+    """Return the user, None for none, and where the password is kept.
+
+    Raises:
+        UsageError: there is a password and no user.
+        SinkError: the password's file cannot be read.
+    """
+    user, password = spec.options.get("user"), Password(spec, variable)
+    if password.given and user is None:
+        raise UsageError(f"The password of the {spec.kind} sink needs a user", remedy="Write ?user=NAME.")
+    return user, password
 
 
 class Password:

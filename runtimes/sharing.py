@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from edgeunip.errors import SinkError
-from edgeunip.protocols import Taker
+from edgeunip.errors import EdgeunipError, SinkError
+from edgeunip.protocols import Buffered, Taker
 
 Item = TypeVar("Item")
 
@@ -46,7 +47,8 @@ class Shared(Generic[Item]):
             except BaseException:
                 sink, self._sink = self._sink, None
                 self._leases.clear()
-                sink.close()
+                with contextlib.suppress(EdgeunipError):  # the first error matters
+                    sink.close()
                 raise
 
     def close(self, lease: _Lease[Item]) -> None:
@@ -65,6 +67,10 @@ class _Lease(Generic[Item]):
         self.name = sink.name
         self.sink = sink
         self._shared = shared
+
+    @property
+    def trouble(self) -> Exception | None:
+        return self.sink.trouble if isinstance(self.sink, Buffered) else None
 
     def write(self, item: Item, /) -> None:
         self._shared.write(self, item)

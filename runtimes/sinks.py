@@ -46,7 +46,7 @@ def open_sink(text: str, setting: Setting) -> Sink:
     """
     spec = parse(text)
     if spec.kind not in _KINDS:
-        raise UsageError("Unknown sink", where=spec.kind, remedy=near(spec.kind, _KINDS))
+        raise UsageError("Unknown sink", where=spec.kind or text, remedy=near(spec.kind, FORMS))
     if not spec.rest:
         raise UsageError(f"A {spec.kind} sink needs more", remedy=f"Write {FORMS[spec.kind]}.")
     return _KINDS[spec.kind](spec, setting)
@@ -103,6 +103,7 @@ _KINDS: dict[str, Callable[[Spec, Setting], Sink]] = {
 }
 FORMS = {
     "video": "video:FILE.mkv",
+    "record": "record:FILE.mkv",
     "jsonl": "jsonl:FILE, or jsonl:- for standard output",
     "mqtt": "mqtt:HOST[:PORT]/TOPIC",
     "rtsp": "rtsp://HOST[:PORT]/PATH",

@@ -60,7 +60,7 @@ def parse(text: str) -> Spec:
     for pair in filter(None, query.split("&")):
         key, equals, value = pair.partition("=")
         if not equals or key in options:
-            raise UsageError("Options are written ?key=value&key=value", where=redact(text))
+            raise UsageError("Options are written ?NAME=VALUE&NAME=VALUE", where=redact(text))
         options[key] = value
     return Spec(kind, rest, options)
 

@@ -258,10 +258,12 @@ def _fields(line: bytes) -> dict[str, Any]:
     """Return a line's fields; none where the line is torn: its writer was killed, or the disk was full."""
     try:
         fields = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(fields, dict):
         return {}
     types = {"n": int, "topic": str, "payload": str} if "n" in fields else {"done": int}
-    whole = isinstance(fields, dict) and all(isinstance(fields.get(key), kind) for key, kind in types.items())
+    whole = all(isinstance(fields.get(key), kind) for key, kind in types.items())
     return fields if whole else {}
 
 

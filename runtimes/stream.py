@@ -15,36 +15,30 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgeunip.budget import BUDGET, Budget
 from edgeunip.bundle import Manifest
 from edgeunip.errors import EdgeunipError, SinkError, UsageError
-from edgeunip.frame import Frame, Result, State
+from edgeunip.frame import Frame, Result
 from edgeunip.health import Totals
 from edgeunip.protocols import Camera, Runtime
 from edgeunip.runtimes.analyse import Analyst
 from edgeunip.runtimes.gate import Gate
 from edgeunip.runtimes.handover import Handover
-from edgeunip.runtimes.order import InOrder
 from edgeunip.runtimes.outlet import Outlet, Port
 from edgeunip.runtimes.scene import Scene
-from edgeunip.runtimes.segment import Prepared, Segmenter
+from edgeunip.runtimes.segment import Segmenter
 from edgeunip.runtimes.turns import Turns
+from edgeunip.runtimes.workers import Model, Workers
 
 _REPORT_S = 1.0  # between two reports
 _POLL_S = 0.05  # the longest a stop goes unnoticed
 _LATENCIES = 4096  # the latest results the percentiles are of
 _RECORDED = 64  # frames that may wait for a recorder
-
-Logits = NDArray[np.float32]
-
-# What the camera shows then is no scene: the last class map is held.
-_BLIND = (State.FFC, State.FROZEN)
 
 
 def stream(
@@ -97,8 +91,8 @@ def stream(
         raise UsageError("The number of frames must be at least 1", where=frames)
     rate_hz = None if camera.live else camera.rate_hz or 0.0
     segmenter, analyst = Segmenter(manifest, rate_hz=rate_hz, scene=scene), Analyst(scene, rate_hz=rate_hz)
-    model = _Model(runtime, turns or Turns(runtime.concurrency), segmenter, gate, analyst, watch)
-    loop = _Loop(camera, model, sinks, recorders, frames, budget)
+    model = Model(runtime, turns or Turns(runtime.concurrency), segmenter, gate, analyst)
+    loop = _Loop(camera, model, watch, sinks, recorders, frames, budget)
     try:
         loop.run(stop or threading.Event(), report or (lambda totals: None))
     finally:
@@ -108,31 +102,6 @@ def stream(
         report(totals)
     loop.raise_error()
     return totals
-
-
-@dataclass(frozen=True)
-class _Model:
-    """What turns a frame into a result."""
-
-    runtime: Runtime
-    turns: Turns
-    segmenter: Segmenter
-    gate: Gate | None
-    analyst: Analyst
-    watch: Callable[[Result], None] | None
-
-
-@dataclass(frozen=True)
-class _Job:
-    """One frame on its way: its place in the order, frames skipped before it, when it was taken, whether it may keep
-    the class map of the frame before; and, once segmented, its result."""
-
-    place: int
-    dropped: int
-    taken_ns: int
-    prepared: Prepared
-    hold: bool
-    result: Result | None = None
 
 
 class _Delivery:
@@ -153,36 +122,35 @@ class _Loop:
     def __init__(
         self,
         camera: Camera,
-        model: _Model,
+        model: Model,
+        watch: Callable[[Result], None] | None,
         sinks: Sequence[Port[Result]],
         recorders: Sequence[Port[Frame]],
         frames: int | None,
         budget: Budget,
     ) -> None:
-        self._camera, self._model, self._frames, self._budget = camera, model, frames, budget
-        # One worker more than calls prepares the next frame, or finishes the last one, meanwhile.
-        workers = model.runtime.concurrency + 1
-        self._unordered = threading.BoundedSemaphore(2 * workers)
-        self._intake: Handover[Frame] = Handover(1 if camera.live else 2 * workers, newest=camera.live)
+        self._camera, self._watch, self._frames, self._budget = camera, watch, frames, budget
+        self._intake: Handover[Frame] = Handover(1 if camera.live else 2 * model.workers, newest=camera.live)
         self._woken = threading.Event()
-        self._taking, self._counting = threading.Lock(), threading.Lock()
-        self._order = InOrder(self._complete)
-        self._held: NDArray[np.uint8] | None = None  # the newest class map that was inferred
-        self._shape: tuple[int, ...] | None = None  # of the newest frame that was sent to the runtime
-        self._calls: dict[int, float] = {}  # of the runtime, by the frame's place: when they began
-        self._call_s = 0.0  # how long a call takes, of late
+        self._counting = threading.Lock()
         self._latencies: deque[float] = deque(maxlen=_LATENCIES)
         self._counts = Totals()
         self._lost = 0
-        self._working = workers
         self._error: Exception | None = None
         self._started_s = time.monotonic()
         self._stopped_s: float | None = None
         self._ended_s: float | None = None
         self._capture = threading.Thread(target=self._read, name="capture", daemon=True)
-        self._workers = [
-            threading.Thread(target=self._work, name=f"inference {index}", daemon=True) for index in range(workers)
-        ]
+        self._workers = Workers(
+            camera,
+            model,
+            self._intake,
+            frames=frames,
+            budget=budget,
+            on_result=self._take_result,
+            on_failure=self._fail,
+            on_end=self._woken.set,
+        )
         live = camera.live
         self._outlets = [Outlet(port, live=live, on_end=self._outlet_ended, budget=budget) for port in sinks]
         self._recorders = [
@@ -196,15 +164,15 @@ class _Loop:
     def run(self, stop: threading.Event, report: Callable[[Totals], None]) -> None:
         """Run until every frame is through, or stopped."""
         self._started_s = reported = time.monotonic()
-        for thread in (self._capture, *self._workers):
-            thread.start()
+        self._capture.start()
+        self._workers.start()
         while not self._is_over():
             try:
                 self._woken.wait(_POLL_S)
                 self._woken.clear()
                 if stop.is_set():
                     self._halt()
-                if time.monotonic() - reported >= _REPORT_S and not self._hangs():
+                if time.monotonic() - reported >= _REPORT_S and not self._workers.hangs():
                     reported = time.monotonic()
                     report(self.totals())
             except KeyboardInterrupt:
@@ -254,7 +222,7 @@ class _Loop:
 
     def _is_over(self) -> bool:
         """Tell whether all that was taken is written; after a stop, whether it has had its time."""
-        if not self._working:
+        if self._workers.done:
             if self._camera.live:
                 self._halt()  # from now on a sink has as long as after a stop: nobody waits for one that hangs
             for outlet in self._all:
@@ -264,12 +232,6 @@ class _Loop:
             for outlet in self._all:
                 outlet.queue.close(discard=True)
         return self._overdue(self._budget.patience_s)
-
-    def _hangs(self) -> bool:
-        """Tell whether a call of the runtime does not come back: then the stream gives no sign of life."""
-        with self._counting:
-            oldest = min(self._calls.values(), default=None)
-        return oldest is not None and time.monotonic() - oldest > self._budget.inference_s
 
     def _halt(self) -> None:
         """Take no more frames."""
@@ -316,129 +278,14 @@ class _Loop:
 
     # The workers' threads.
 
-    def _work(self) -> None:
-        try:
-            while self._segment_one():
-                pass
-        except Exception as error:
-            self._fail(error)
-            self._intake.close(discard=True)
-        finally:
-            with self._counting:
-                self._working -= 1
-            self._woken.set()
-
-    def _segment_one(self) -> bool:
-        """Take a frame, infer it and hand its result on; False when there is none left."""
-        self._unordered.acquire()
-        job, logits = self._infer_newest() if self._camera.live else self._infer_next()
-        if job is None:
-            self._unordered.release()
-            return False
-        if logits is None:
-            self._hand_on(job.place, job)
-            return True
-        done = None
-        try:
-            done = replace(job, result=self._model.segmenter.finish(job.prepared, logits, dropped=job.dropped))
-        finally:
-            self._hand_on(job.place, done)
-        return True
-
-    def _infer_newest(self) -> tuple[_Job | None, Logits | None]:
-        """Take a live frame when the model is free, so that it does not grow old waiting for its turn."""
-        while True:
-            self._intake.wait()
-            with self._model.turns:
-                job = self._take(wait=False)
-                if job is not None:
-                    return job, self._infer(job)
-            if self._intake.closed:
-                return None, None
-
-    def _infer_next(self) -> tuple[_Job | None, Logits | None]:
-        """Take and prepare a file's frame while the model still works on the one before."""
-        job = self._take(wait=True)
-        if job is None:
-            return None, None
-        with self._model.turns:
-            return job, self._infer(job)
-
-    def _take(self, *, wait: bool) -> _Job | None:
-        """Return the next frame, prepared in order."""
-        with self._taking:
-            frame = self._intake.get(wait=wait)
-            if frame is None:
-                return None
-            place, dropped, taken_ns = self._intake.taken - 1, self._intake.dropped, time.monotonic_ns()
-            if self._intake.taken == self._frames:
-                self._intake.close(discard=True)
-            prepared = self._model.segmenter.prepare(frame)
-            return _Job(place, dropped, taken_ns, prepared, self._holds(prepared))
-
-    def _holds(self, prepared: Prepared) -> bool:
-        """Tell whether a frame keeps the last class map: its camera shows no scene, or nothing moved in it."""
-        frame, gate = prepared.frame, self._model.gate
-        blind = frame.state in _BLIND
-        still = not blind and gate is not None and gate.is_still(frame, prepared.picture)
-        if (blind or still) and self._shape == frame.counts.shape:
-            return True
-        self._shape = frame.counts.shape
-        return False
-
-    def _infer(self, job: _Job) -> Logits | None:
-        """Return the logits, None for a frame that holds the last class map."""
-        if job.hold:
-            return None
-        with self._counting:
-            self._calls[job.place] = time.monotonic()
-        try:
-            return self._model.runtime(job.prepared.model_picture)
-        except Exception:
-            self._hand_on(job.place, None)
-            raise
-        finally:
-            with self._counting:
-                call_s = time.monotonic() - self._calls.pop(job.place)
-                self._call_s = call_s if self._call_s == 0 else 0.9 * self._call_s + 0.1 * call_s
-
-    def _hand_on(self, place: int, job: _Job | None) -> None:
-        for _ in range(self._order.put(place, job)):
-            self._unordered.release()
-
-    def _complete(self, job: _Job) -> None:
-        """Complete a result, in frame order, and give it to every sink."""
-        model, result = self._model, job.result
-        if result is not None:
-            self._held = result.class_map
-        elif self._held is None:
-            return  # the frame whose class map it was to hold has failed, and ends the stream
-        else:
-            result = model.segmenter.compose(job.prepared, self._held, dropped=job.dropped, held=True)
-        if not self._camera.live:
-            # A recording keeps its own time: the result is as old as it took since its frame was read.
-            result = replace(result, done_ns=result.frame.t_ns + result.done_ns - job.taken_ns)
-        result = model.analyst.follow(self._named(result))
-        if model.watch is not None:
-            model.watch(result)
-        latency = result.age_ms
+    def _take_result(self, result: Result) -> None:
+        """Count a result and give it to every sink; they come in frame order."""
+        if self._watch is not None:
+            self._watch(result)
         with self._counting:
             counts = self._counts
             self._counts = replace(counts, inferred=counts.inferred + 1, held=counts.held + result.held)
-            self._latencies.append(latency)
-        self._deliver(result)
-
-    def _named(self, result: Result) -> Result:
-        """Say whose result it is, and whether it comes too late to be called live."""
-        frame = result.frame
-        # A slow model is no fault: its frames are as old as one call, and one that was waited for.
-        limit_s = self._budget.stall_s(self._camera.rate_hz) + 2 * self._call_s
-        late = self._camera.live and result.age_ms > 1e3 * limit_s
-        if late and frame.state is State.LIVE:
-            frame = replace(frame, state=State.STALE)
-        return replace(result, frame=frame, camera=self._camera.name)
-
-    def _deliver(self, result: Result) -> None:
+            self._latencies.append(result.age_ms)
         delivery = _Delivery(self._count_written)
         if not self._outlets:
             delivery.written()

@@ -17,10 +17,12 @@ from types import TracebackType
 
 from typing_extensions import Self
 
+from edgeunip.budget import BUDGET
 from edgeunip.health import Board, Health
 from edgeunip.redaction import clean
 
 _STATUS_S = 5.0  # between two status lines where there is no watchdog
+_LIMIT_S = BUDGET.stop_s / 8  # for one datagram, and for the thread at the end
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +35,7 @@ def notify(*lines: str) -> bool:
     name = "\0" + address[1:] if address.startswith("@") else address
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-            sender.settimeout(1.0)
+            sender.settimeout(_LIMIT_S)
             sender.sendto("\n".join(lines).encode(), name)
     except OSError as error:
         logger.warning("The supervisor cannot be told how the stream does: %s", error.strerror or error)
@@ -81,7 +83,7 @@ class Watchdog:
         self._ended.set()
         if self._thread.ident is not None:
             notify("STOPPING=1", "STATUS=ending")
-            self._thread.join(1.0)
+            self._thread.join(_LIMIT_S)
 
     def hanging(self) -> list[str]:
         """Return the cameras whose loop has not turned for half of the supervisor's patience."""
@@ -109,10 +111,10 @@ def status(healths: Collection[Health]) -> str:
 
 
 def _status(health: Health) -> str:
-    state, totals = health.status, health.totals
-    parts = [f"{health.camera} {state.state.value}"]
-    if health.status.message and not health.ok:
-        parts.append(state.message)
+    status, totals = health.status, health.totals
+    parts = [f"{health.camera} {status.state.value}"]
+    if status.message and not health.ok:
+        parts.append(status.message)
     parts.append(f"{totals.written} written, {totals.skipped} skipped, {totals.lost} lost")
     parts += [f"{name} off" for name in totals.failed_sinks]
     return " ".join(clean(", ".join(parts)).split())

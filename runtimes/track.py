@@ -13,7 +13,7 @@ from edgeunip.frame import Region, State
 PATIENCE = 15  # frames a region may be missing
 
 _LEAST_OVERLAP = 0.1
-_LIVE = (State.LIVE, State.DEGRADED)
+_MOST = 1024  # regions that are followed, missing ones included
 
 
 @dataclass
@@ -44,7 +44,7 @@ class Tracker:
         is none of those followed has number 0.
         """
         numbers = _match(regions, self._tracks)
-        if state not in _LIVE:
+        if not state.current:
             return tuple(replace(region, number=numbers.get(i, 0)) for i, region in enumerate(regions))
         numbered = tuple(replace(region, number=numbers.get(i) or self._new()) for i, region in enumerate(regions))
         self._age({region.number for region in numbered})
@@ -56,9 +56,13 @@ class Tracker:
         return self._last
 
     def _age(self, seen: set[int]) -> None:
+        """Forget who has been missing for too long; of very many, those that have been missing longest."""
         for number, track in list(self._tracks.items()):
             track.missing += number not in seen
             if track.missing > self._patience:
+                del self._tracks[number]
+        if len(self._tracks) > _MOST:
+            for number in sorted(self._tracks, key=lambda number: self._tracks[number].missing)[_MOST:]:
                 del self._tracks[number]
 
 

@@ -4,27 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import av
-import cv2
-import numpy as np
-from numpy.typing import NDArray
-
 from edgeunip.classes import Classes
 from edgeunip.errors import UsageError
 from edgeunip.frame import Result
 from edgeunip.protocols import Sink
-from edgeunip.runtimes.film import CONTAINERS, Codec, Film
+from edgeunip.runtimes.encode import colour_codec, colour_picture
+from edgeunip.runtimes.film import CONTAINERS, Film
 from edgeunip.runtimes.overlay import Overlay
 from edgeunip.runtimes.rotate import OPTIONS, UNLIMITED, Limits, Parts, place
 from edgeunip.runtimes.sinks import Setting
 from edgeunip.runtimes.spec import Spec
-
-# H.264 where FFmpeg was built with an encoder for it, else MPEG-4 part 2, which every build has. One thread and the
-# fastest preset: the processor belongs to the model.
-_CODECS = (
-    Codec("libx264", {"preset": "ultrafast", "tune": "zerolatency", "crf": "23"}),
-    Codec("mpeg4", {"qmin": "2", "qmax": "6"}),
-)
 
 
 def open_video(spec: Spec, setting: Setting) -> Sink:
@@ -61,7 +50,7 @@ class VideoSink:
             raise UsageError("A video is written as .mkv or .mp4", where=path, remedy="Prefer .mkv.")
         self.name = f"video:{path}"
         self._overlay, self._rate_hz = Overlay(classes), rate_hz
-        self._codec = next(codec for codec in _CODECS if codec.name in av.codecs_available)
+        self._codec = colour_codec()
         self._parts = Parts(path, limits, live=rate_hz is None)
         self._film = Film(self._parts.file, self._codec, where=self.name)
 
@@ -78,7 +67,7 @@ class VideoSink:
             self._film = Film(self._parts.next(), self._codec, where=self.name)
         frame = result.frame
         exact_ms = frame.t_ns / 1e6 if self._rate_hz is None else frame.seq * 1000 / self._rate_hz
-        self._film.write(_picture(_even(self._overlay.draw(result))), exact_ms)
+        self._film.write(colour_picture(self._overlay.draw(result)), exact_ms)
         self._parts.used = True
 
     def close(self) -> None:
@@ -87,17 +76,3 @@ class VideoSink:
             self._film.close()
         finally:
             self._parts.close()
-
-
-def _picture(image: NDArray[np.uint8]) -> av.VideoFrame:
-    # OpenCV converts five times as fast as FFmpeg's own scaler, to the same BT.601.
-    planes = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2YUV_I420), np.uint8)
-    return av.VideoFrame.from_ndarray(planes, format="yuv420p")
-
-
-def _even(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Repeat the last row or column of an odd picture: the video's colour planes have half its size."""
-    height, width = image.shape[:2]
-    if height % 2 or width % 2:
-        return np.asarray(cv2.copyMakeBorder(image, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE), np.uint8)
-    return image

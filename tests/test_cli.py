@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeunip.cli import main
+from edgeunip.cli import explain, main
 
 COMMAND = [sys.executable, "-c", "from edgeunip.cli import main; main()"]
 
@@ -131,6 +131,12 @@ def test_a_missing_package_names_its_extra(tmp_path: Path) -> None:
     done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert "The package torch is not installed. Run: pip install 'edgeunip[train]'" in done.stderr
+
+
+@pytest.mark.parametrize(("package", "extra"), [("timm", "train"), ("openvino", "openvino"), ("onnx", "compress")])
+def test_a_missing_package_is_no_unexpected_error(package: str, extra: str) -> None:
+    told = explain(ModuleNotFoundError(f"No module named '{package}'", name=package))
+    assert str(told) == f"The package {package} is not installed. Run: pip install 'edgeunip[{extra}]'"
 
 
 def test_data_check_tells_everything_and_fails(tmp_path: Path) -> None:

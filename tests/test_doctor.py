@@ -108,14 +108,14 @@ def test_cameras_that_are_no_cameras_or_not_here(tmp_path: Path) -> None:
 
 
 def test_cameras_that_are_there() -> None:
-    who = Identity("/dev/video0")
+    who = Identity("/dev/v4l/by-id/usb-x")
     offers = (Offer("Y16 ", "16-bit", ()), Offer("GREY", "8-bit", ()))
     node = Node("/dev/video0", who, driver="uvcvideo", card="PureThermal", captures=True, offers=offers)
-    capture = Capture("/dev/video0", "PureThermal", ("/dev/v4l/by-id/usb-x",))
+    capture = Capture("/dev/video0", "PureThermal")
     assert cameras.told(capture, node, "lepton") == ok(
         "/dev/video0 PureThermal = /dev/v4l/by-id/usb-x: Y16, GREY; profile lepton"
     )
-    assert "no stable name" in cameras.told(replace(capture, links=()), node, "lepton").remedy
+    assert "no stable name" in cameras.told(capture, replace(node, identity=Identity()), "lepton").remedy
     assert "edgeunip cameras probe /dev/video0" in cameras.told(capture, node, None).remedy
     metadata = replace(node, captures=False, problem="It captures no video: metadata.")
     assert cameras.told(capture, metadata, None).level is Level.OK

@@ -8,6 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -491,12 +493,52 @@ def test_stream_syncs_at_its_interval(tmp_path: Path, monkeypatch: pytest.Monkey
         assert len(synced) == 2
 
 
+def test_stream_syncs_what_no_later_write_takes_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[float] = []
+    threads = threading.active_count()
+    with durable.Stream(tmp_path / "s", sync_every_s=0.2) as stream:
+        monkeypatch.setattr(os, "fsync", lambda _: synced.append(time.monotonic()))
+        begin = time.monotonic()
+        stream.write(b"x")
+        stream.write(b"x")
+        while not synced and time.monotonic() - begin < 5:
+            time.sleep(0.01)
+        time.sleep(0.3)
+        assert len(synced) == 1 and synced[0] - begin >= 0.2
+        stream.write(b"x")  # its time is over
+        assert len(synced) == 2
+        stream.write(b"x")
+    assert len(synced) == 3 and threading.active_count() == threads
+
+
+@pytest.mark.parametrize("call", ["write", "close"])
+def test_a_late_sync_that_fails_is_told_by_the_next_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    stream = durable.Stream(tmp_path / "s", sync_every_s=0.05)
+
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        stream.write(b"x")
+        deadline = time.monotonic() + 5
+        while stream._trouble is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+    with pytest.raises(StorageError, match=r"s \(Input/output error\)"):
+        stream.write(b"x") if call == "write" else stream.close()
+    stream.close()
+    assert stream.closed and (tmp_path / "s").read_bytes() == b"x"
+
+
 def test_stream_that_cannot_open_says_so_and_is_closed(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(StorageError, match=r"^Cannot write: .*folder \(Is a directory\)"):
         durable.Stream(tmp_path / "folder")
     stream = durable.Stream.__new__(durable.Stream)
-    stream.path, stream._file = tmp_path, None
+    with pytest.raises(StorageError):
+        stream.__init__(tmp_path / "folder")
     stream.close()
     assert stream.closed
 

@@ -42,7 +42,7 @@ def test_a_hundred_thousand_faults_are_few_lines_and_none_is_forgotten(clock: Cl
             left_out += one.left_out  # type: ignore[attr-defined]
     assert said == 10
     (rest,) = limit.left_out()
-    assert rest == f"{100_000 - said - left_out} more: Camera %s failed: frame %d"
+    assert rest == f"{100_000 - said - left_out} more, the last: Camera yard failed: frame 99999"
 
 
 def test_negative_control_without_the_limit_all_of_them_are_lines(clock: Clock) -> None:
@@ -92,8 +92,8 @@ def test_a_line_hides_what_the_exception_says(monkeypatch: pytest.MonkeyPatch) -
 
 
 def run(code: str, *, debug: bool = False) -> subprocess.CompletedProcess[str]:
-    start = f"import logging, sys, threading\nfrom edgeunip import logs\nlogs.set_up(debug={debug})\n"
-    words = [sys.executable, "-c", start + f"logs.keep_secret({SECRET!r})\n" + textwrap.dedent(code)]
+    start = f"import logging, sys, threading\nfrom edgeunip import logs, redaction\nlogs.set_up(debug={debug})\n"
+    words = [sys.executable, "-c", start + f"redaction.keep_secret({SECRET!r})\n" + textwrap.dedent(code)]
     return subprocess.run(words, capture_output=True, text=True, timeout=60)
 
 
@@ -143,7 +143,7 @@ def test_what_was_left_out_is_told_at_the_end() -> None:
     done = run("for number in range(100_000):\n    logging.getLogger('x').error('Frame %d is damaged', number)")
     assert done.stderr.splitlines() == [
         "edgeunip: error: Frame 0 is damaged",
-        "edgeunip: 99999 more: Frame %d is damaged",
+        "edgeunip: 99999 more, the last: Frame 99999 is damaged",
     ]
 
 

@@ -110,4 +110,4 @@ stopping.leave(7)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20)
     assert (done.returncode, done.stdout) == (7, "a result")
-    assert done.stderr == "edgeunip: warning: Frame 0\nedgeunip: 2 more: Frame %d\n"
+    assert done.stderr == "edgeunip: warning: Frame 0\nedgeunip: 2 more, the last: Frame 2\n"

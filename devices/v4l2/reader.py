@@ -64,7 +64,10 @@ class Reader:
         self._stopped = threading.Event()
         self._device: Device | None = None
         self._packed = profile is not None and profile.packed
-        self._wake = _Wake()
+        try:
+            self._wake = _Wake()
+        except OSError as error:  # No descriptor is left.
+            raise failure(error, path) from error
         with self._work():
             self._device = device = Device(path, kernel)
             self.card = _check(device, path)
@@ -180,7 +183,7 @@ class Reader:
         height, width = counts.shape
         if (width, height) != (self.layout.width, self.layout.height):
             change = f"The frames change from {self.layout.width}x{self.layout.height} to {width}x{height}"
-            raise SourceError(change, where=self.path, why=f"at frame {seq}")
+            raise SourceError(change, where=self.path, why=f"at frame {seq}", reason="format")
         return Taken(counts, seq, t_ns)
 
 

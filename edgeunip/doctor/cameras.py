@@ -35,7 +35,8 @@ def cameras(place: Place) -> Iterator[Finding]:
 
 def told(capture: machine.Capture, node: Node, profile: str | None) -> Finding:
     """Return what one node that was looked at means."""
-    name = " = ".join((f"{capture.node} {node.card or capture.name}", *capture.links))
+    link = node.identity.by_id
+    name = f"{capture.node} {node.card or capture.name}{f' = {link}' if link else ''}"
     if node.captures:
         formats = ", ".join(offer.code.strip() for offer in node.offers) or "none"
         if profile is None:
@@ -43,7 +44,7 @@ def told(capture: machine.Capture, node: Node, profile: str | None) -> Finding:
                 f"{name}: {formats}; no profile",
                 f"Find out how its counts become degC: edgeunip cameras probe {capture.node}",
             )
-        stable = "" if capture.links else "It has no stable name; plugged in again it may get another number."
+        stable = "" if link else "It has no stable name; plugged in again it may get another number."
         return ok(f"{name}: {formats}; profile {profile}", stable)
     if node.driver:
         return ok(f"{name}: {node.problem}")  # many cameras have a second node for metadata

@@ -89,7 +89,7 @@ class Episode:
         """Return it as plain JSON values; ``key`` is its own among all of a stream."""
         alarm, camera = self.alarm, redact(self.camera)
         return {
-            "key": f"{camera} {alarm.name} {alarm.region} {alarm.since_ns}",
+            "key": f"{camera} {alarm.name} {alarm.since_ns}",
             "camera": camera,
             "name": alarm.name,
             "rule": alarm.rule,
@@ -107,6 +107,7 @@ class AlarmLog:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        # By name and beginning: the region an alarm is about may change while it is raised.
         self._raised: dict[tuple[str, int], tuple[float, Episode]] = {}
         self._past: deque[Episode] = deque(maxlen=_PAST_ALARMS)
 
@@ -117,8 +118,8 @@ class AlarmLog:
         with self._lock:
             before, self._raised = self._raised, {}
             for alarm in result.alarms:
-                key = alarm.name, alarm.region
-                first, old = before.pop(key, (alarm.value, _begun(result.camera, alarm)))
+                key = alarm.name, alarm.since_ns
+                first, old = before.pop(key, (alarm.value, _begun(result, alarm)))
                 peak = max(old.peak, alarm.value, key=lambda value: abs(value - first))
                 self._raised[key] = first, replace(old, alarm=alarm, peak=peak)
             self._past.extend(replace(old, ended_s=time.time()) for _, old in before.values())
@@ -129,9 +130,9 @@ class AlarmLog:
             return [old for _, old in reversed(self._raised.values())], list(reversed(self._past))
 
 
-def _begun(camera: str, alarm: Alarm) -> Episode:
-    began_s = time.time() - (time.monotonic_ns() - alarm.since_ns) / _NS
-    return Episode(camera, alarm, began_s, None, alarm.value)
+def _begun(result: Result, alarm: Alarm) -> Episode:
+    began_s = time.time() - (result.done_ns - alarm.since_ns) / _NS
+    return Episode(result.camera, alarm, began_s, None, alarm.value)
 
 
 def _told(value: float) -> float | None:

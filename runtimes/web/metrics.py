@@ -6,7 +6,6 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -16,6 +15,7 @@ from edgeunip.address import redact
 from edgeunip.budget import BUDGET
 from edgeunip.frame import Result, State
 from edgeunip.health import Health
+from edgeunip.runtimes import memory
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -94,6 +94,8 @@ def _sinks(health: list[Health]) -> Iterator[Metric]:
     sinks = [((redact(one.camera), redact(sink.name)), sink) for one in health for sink in one.totals.sinks]
     labels = ("camera", "sink")
     yield _gauge("sink_running", "Whether the sink takes results", labels, [(k, float(s.running)) for k, s in sinks])
+    troubled = [(k, float(bool(s.message))) for k, s in sinks]
+    yield _gauge("sink_troubled", "Whether something keeps the sink, or its receiver, from its work", labels, troubled)
     yield _counter("sink_written", "Results the sink took", labels, [(k, float(s.written)) for k, s in sinks])
     yield _counter("sink_dropped", "Results the sink missed", labels, [(k, float(s.dropped)) for k, s in sinks])
     yield _counter("sink_failures", "How often the sink failed", labels, [(k, float(s.failures)) for k, s in sinks])
@@ -119,9 +121,7 @@ def _scene(results: list[Result]) -> Iterator[Metric]:
 
 
 def _process() -> Iterator[Metric]:
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    resident = float(pages * os.sysconf("SC_PAGE_SIZE"))
-    yield _gauge("resident_memory_bytes", "Memory of the process", (), [((), resident)])
+    yield _gauge("resident_memory_bytes", "Memory of the process", (), [((), memory.rss_mib() * 2**20)])
     descriptors = float(len(os.listdir("/proc/self/fd")))  # noqa: PTH208 - a listing needs no paths
     yield _gauge("open_files", "File descriptors of the process", (), [((), descriptors)])
 

@@ -16,6 +16,7 @@ from typing import Any
 from starlette.routing import Router
 from starlette.types import Receive, Scope, Send
 
+from edgeunip.budget import BUDGET
 from edgeunip.errors import SinkError, UsageError
 from edgeunip.frame import Result
 from edgeunip.runtimes.sinks import Setting
@@ -26,8 +27,6 @@ from edgeunip.runtimes.web.feed import Feed
 from edgeunip.runtimes.web.site import Site
 
 LOOPBACK = "127.0.0.1"
-
-_CLOSE_TIMEOUT_S = 1.0
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +75,8 @@ class WebSink:
         port = listener.getsockname()[1]
         self.url = _url(host, port, secure=context is not None)
         self.name = f"web page {self.url}" + ("" if ipaddress.ip_address(host).is_loopback else f" on {host}")
-        self._feeds: Mapping[str, Feed] = {camera: Feed(setting.classes) for camera in setting.cameras}
+        live = setting.rate_hz is None
+        self._feeds: Mapping[str, Feed] = {camera: Feed(setting.classes, live=live) for camera in setting.cameras}
         self.site = Site(setting, self._feeds, token, port=port, secure=context is not None)
         hosts = Hosts(port, names, secure=context is not None)
         self._app = guarded(Router(self.site.routes, redirect_slashes=False), hosts, self.site.access, self.url)
@@ -107,7 +107,7 @@ class WebSink:
         """Cut all viewers off and free the port. May be called twice."""
         self._closed = True
         self._tell(self._stop.set)
-        self._thread.join(_CLOSE_TIMEOUT_S)
+        self._thread.join(BUDGET.grace_s)
 
     def _tell(self, call: Any, *arguments: object) -> None:
         # The loop may end at any moment; then the next write tells the cause.
@@ -166,7 +166,7 @@ def _check_open(host: str, secret: str | None, context: ssl.SSLContext | None) -
         )
     if context is None:
         logger.warning(
-            "The web page's token and pictures cross the network unencrypted: give cert=FILE and key=FILE, or serve "
+            "The web page's token and pictures cross the network unencrypted: give the options cert and key, or serve "
             "127.0.0.1 behind a reverse proxy with TLS"
         )
 
@@ -176,7 +176,7 @@ def _context(spec: Spec) -> ssl.SSLContext | None:
     if not certificate and not key:
         return None
     if not certificate or not key:
-        raise UsageError("A web sink needs cert and key together", remedy="Write cert=FILE&key=FILE, both PEM.")
+        raise UsageError("A web sink needs cert and key together", remedy="Both name PEM files.")
     return server.tls(Path(certificate), Path(key))
 
 

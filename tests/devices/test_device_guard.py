@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -205,7 +205,7 @@ def test_descriptors_and_threads_are_the_same_after_many_reconnects(tmp_path: Pa
 class Scripted:
     """A camera whose iteration is ``frames(opening)``; with ``hang`` it neither gives frames nor closes."""
 
-    name, live, raw, damaged = "scripted", True, True, 0
+    name, live, raw, damaged, skipped = "scripted", True, True, 0, 0
 
     def __init__(
         self,
@@ -230,6 +230,29 @@ class Scripted:
         yield from self._frames()
         if self._hang:
             self._hang.wait()
+
+
+class Late(Scripted):
+    """Passes over every other frame, for newer ones had come."""
+
+    def __iter__(self) -> Iterator[Frame]:
+        for frame in noisy(60, rate_hz=200):
+            self.skipped += 1
+            yield replace(frame, seq=2 * frame.seq + 1)
+        time.sleep(1.0)
+
+
+def test_frames_that_were_passed_over_are_counted_and_are_no_damage() -> None:
+    with guard(Late) as seen:
+        seen.until(lambda: len(seen.frames) >= 60)
+    assert {frame.state for frame in seen.frames} == {State.LIVE}
+    assert seen.camera.dropped == seen.frames[-1].seq + 1 - len(seen.frames) >= 60
+
+
+def test_control_the_same_gaps_without_a_word_are_damage() -> None:
+    with guard(lambda: Scripted(lambda: (replace(one, seq=2 * one.seq + 1) for one in noisy(60, rate_hz=200)))) as seen:
+        seen.until(lambda: len(seen.frames) >= 60)
+    assert seen.frames[50].state is State.DEGRADED
 
 
 def test_a_v4l2_camera_unplugged_and_plugged_in_again() -> None:

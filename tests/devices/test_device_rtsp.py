@@ -192,12 +192,14 @@ def test_nobody_listens() -> None:
     assert_no_secret(caught.value)
 
 
-def test_closing_while_the_server_is_silent_ends_the_iteration() -> None:
+def test_closing_while_the_server_is_silent_ends_the_iteration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rtsp, "LIMIT_S", 1.5)
     with RtspServer("hold", frames=20) as server:
         with open_camera(server.url()) as camera:
             thread = threading.Thread(target=lambda: list(camera))
             thread.start()
             time.sleep(0.8)
             begin = time.monotonic()
-        thread.join(1.0)
-        assert not thread.is_alive() and time.monotonic() - begin < 2.5
+        assert time.monotonic() - begin < 1.0, "a read that hangs is not waited for"
+        thread.join(2.0)
+        assert not thread.is_alive()

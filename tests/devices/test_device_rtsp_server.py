@@ -155,16 +155,16 @@ def network() -> Iterator[tuple[FaultProxy, Watch]]:
 def test_a_connection_that_is_reset(network: tuple[FaultProxy, Watch]) -> None:
     proxy, seen = network
     proxy.reset()
-    seen.until(lambda: seen.status.faults)
-    # FFmpeg tells a cut connection in mid-stream as its end.
-    assert set(seen.status.faults) <= {"reset", "end"}
+    # FFmpeg tells a cut connection in mid-stream as its end; a busy machine may have stalled before.
+    seen.until(lambda: {"reset", "end"} & set(seen.status.faults))
+    assert set(seen.status.faults) <= {"reset", "end", "stall"}
 
 
 def test_a_connection_that_is_half_closed(network: tuple[FaultProxy, Watch]) -> None:
     proxy, seen = network
     proxy.half_close()
-    seen.until(lambda: seen.status.faults)
-    assert set(seen.status.faults) == {"end"}
+    seen.until(lambda: "end" in seen.status.faults)
+    assert set(seen.status.faults) <= {"end", "stall"}
     assert "The live source ended" in next(status for _, status in seen.statuses if status.reason == "end").message
 
 

@@ -18,8 +18,16 @@ from edgeunip.thermal import Counts, Linear
 CENTIKELVIN = Linear(0.01, -273.15)
 
 
-def _frame(counts: Counts, radiometry: Linear | None = CENTIKELVIN, state: State = State.LIVE) -> Frame:
-    return Frame(counts, 0, 0, state, radiometry)
+RANGE = (-40.0, 380.0)
+
+
+def _frame(
+    counts: Counts,
+    radiometry: Linear | None = CENTIKELVIN,
+    state: State = State.LIVE,
+    range_c: tuple[float, float] | None = None,
+) -> Frame:
+    return Frame(counts, 0, 0, state, radiometry, range_c)
 
 
 def _scene(celsius: float = 22.0, spread: float = 100.0) -> Counts:
@@ -29,7 +37,7 @@ def _scene(celsius: float = 22.0, spread: float = 100.0) -> Counts:
 
 
 def test_a_good_frame_warns_of_nothing() -> None:
-    assert warnings(_frame(_scene()), _frame(_scene(22.3)), range_c=(-40.0, 380.0), degrees=True) == {}
+    assert warnings(_frame(_scene(), range_c=RANGE), _frame(_scene(22.3))) == {}
 
 
 @pytest.mark.parametrize(
@@ -45,7 +53,7 @@ def test_a_good_frame_warns_of_nothing() -> None:
     ],
 )
 def test_each_defect_has_its_code(counts: Counts, radiometry: Linear | None, code: str, told: str) -> None:
-    found = warnings(_frame(counts, radiometry), range_c=(-40.0, 380.0), degrees=True)
+    found = warnings(_frame(counts, radiometry, range_c=RANGE))
     assert code in found and re.search(told, found[code])
 
 
@@ -97,6 +105,6 @@ def test_a_look_costs_little() -> None:
     times = []
     for _ in range(20):
         begin = time.perf_counter()
-        warnings(_frame(counts), _frame(counts), range_c=(-40, 300), degrees=True)
+        warnings(_frame(counts, range_c=RANGE), _frame(counts))
         times.append(time.perf_counter() - begin)
     assert min(times) < 0.02

@@ -207,7 +207,7 @@ def test_a_change_of_size_ends_the_opening(tmp_path: Path) -> None:
     data = pack(message(0)) + pack(message(1, size=(4, 4)))
     with Server(path, data), WireCamera(str(path)) as camera, pytest.raises(SourceError) as caught:
         list(camera)
-    assert str(caught.value) == f"The frames change from uint16 5x3 to uint16 4x4: unix:{path}"
+    assert str(caught.value) == f"The frames change from uint16 5x3 to uint16 4x4: unix:{path} (at frame 1)"
     assert caught.value.reason == "format"
 
 

@@ -11,8 +11,7 @@ import pytest
 from fake_kernel import CAPTURES, METADATA, FakeKernel
 
 from edgeunip.devices import recognise
-from edgeunip.devices.profiles import find
-from edgeunip.devices.v4l2 import Identity, Place, abi, identity, list_nodes, look, stable_path
+from edgeunip.devices.v4l2 import Identity, Node, Offer, Place, abi, identity, list_nodes, look, stable_path
 from edgeunip.devices.v4l2.device import Size
 
 
@@ -144,10 +143,13 @@ def test_no_nodes(tmp_path: Path) -> None:
     assert list_nodes(dev=tmp_path) == ()
 
 
-def test_a_camera_is_recognised_once_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every look opens the node, and some cameras lose it after a dozen openings."""
-    answers, asked = [None, find("lepton")], []
-    monkeypatch.setattr(recognise, "recognise", lambda path: (asked.append(path), answers.pop(0))[1])
+@pytest.mark.parametrize("card", ["PureThermal", "Webcam"])
+def test_a_camera_is_looked_at_until_it_is_there_and_never_again(card: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every look opens the node, and some cameras lose it after a dozen openings, known ones or not."""
+    offers = (Offer("Y16 ", "", (Size(160, 120),)),)
+    there = Node("/dev/video7", Identity(), card=card, captures=True, offers=offers)
+    answers, asked = [Node("/dev/video7", Identity(), problem="It is not there."), there], []
+    monkeypatch.setattr(recognise, "look", lambda path: (asked.append(path), answers.pop(0))[1])
     open_again = recognise.opener("/dev/video7")
     assert [open_again().name for _ in range(4)] == ["/dev/video7"] * 4
     assert asked == ["/dev/video7"] * 2 and not answers

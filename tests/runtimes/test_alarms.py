@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from edgeunip.classes import Classes
 from edgeunip.frame import ClassStatistics, Frame, Region, Result, State
-from edgeunip.runtimes.alarms import Watch
+from edgeunip.runtimes.alarms import RuleWatch
 from edgeunip.runtimes.areas import Area
 from edgeunip.runtimes.rules import parse_rule
 
@@ -41,7 +41,7 @@ def result(t_ns, regions=(), *, state=State.LIVE, areas=None, background=None, s
 
 def watch(*rules, **options):
     parsed = [parse_rule(rule, CLASSES, ["gate"], name=f"rule {i}") for i, rule in enumerate(rules)]
-    return Watch(parsed, {"gate": GATE}, **options)
+    return RuleWatch(parsed, {"gate": GATE}, **options)
 
 
 def one_person(watched, values, *, start=0, state=State.LIVE, period_ns=PERIOD_NS):
@@ -246,6 +246,11 @@ def test_histories_are_bounded_and_forgotten():
     for step in range(20_000):
         watched.alarms(result(step * 16_000_000, [("car", 1 + step // 1000, heat(20))]))
     assert len(rises._histories) <= 6  # each number lasts 16 s
+    patient = watch("car rises 5 C in 1000 h")
+    for step in range(1200):
+        patient.alarms(result(step * 100_000_000, [("car", 1, heat(20 + step / 1e4)), ("car", 2 + step, heat(20))]))
+    histories = patient._watched[0]._rises._histories
+    assert len(histories) == 1024 and histories.keys() >= {1, 1201}
     assert max(len(history) for history in rises._histories.values()) <= 66
 
 

@@ -4,15 +4,18 @@ import av
 import numpy as np
 import pytest
 
-from edgeunip.runtimes.encode import Encoder
+from edgeunip.runtimes.encode import Encoder, colour_codec, colour_picture
 
 
 def encoded(shape, times_ms):
     file = io.BytesIO()
     with av.open(file, "w", format="matroska") as container:
-        encoder = Encoder(container, shape)
-        for time_ms in times_ms:
-            for packet in encoder.encode(np.full((*shape, 3), 120, np.uint8), time_ms):
+        pictures = [colour_picture(np.full((*shape, 3), 120, np.uint8)) for _ in times_ms]
+        encoder = Encoder(container, colour_codec(), pictures[0])
+        assert all(encoder.fits(picture) for picture in pictures)
+        assert not encoder.fits(colour_picture(np.zeros((shape[0] + 2, shape[1], 3), np.uint8)))
+        for picture, time_ms in zip(pictures, times_ms, strict=True):
+            for packet in encoder.encode(picture, time_ms):
                 container.mux(packet)
         for packet in encoder.finish():
             container.mux(packet)
@@ -33,6 +36,6 @@ def test_times_grow_also_when_the_clock_begins_anew():
     assert [time_ms for time_ms, *_ in found] == [0, 111, 112, 301, 302, 402]
 
 
-def test_a_key_frame_every_second():
+def test_key_frames_by_time():
     found = encoded((64, 64), range(0, 5_000, 100))
-    assert [time_ms for time_ms, _, _, key in found if key] == [0, 1000, 2000, 3000, 4000]
+    assert [time_ms for time_ms, _, _, key in found if key] == [0, 800, 1600, 2400, 3200, 4000, 4800]

@@ -14,38 +14,57 @@ def picture(height=240, width=320, noise=4.0):
     return np.clip(ramp + RANDOM.normal(0, noise, (height, width)), 0, 255).astype(np.uint8)
 
 
-def frame(t_s, shape=(240, 320)):
-    return Frame(np.zeros(shape, np.uint16), 0, round(t_s * 1e9))
+def scene(t_s, *, noise=3.0, shape=(240, 320), drift=0):
+    """A ramp of 300 counts with a sensor's noise, all of it ``drift`` warmer."""
+    ramp = 30_000 + drift + np.linspace(0, 300, shape[1])[None, :].repeat(shape[0], 0)
+    return Frame((ramp + RANDOM.normal(0, noise, shape)).astype(np.uint16), 0, round(t_s * 1e9))
 
 
 def test_noise_is_no_movement_and_a_map_does_not_grow_old():
     gate = Gate(1.0)
-    stills = [gate.is_still(frame(t), picture()) for t in np.arange(0, 2.05, 0.1)]
+    stills = [gate.is_still(scene(t)) for t in np.arange(0, 2.05, 0.1)]
     assert stills.count(False) == 3 and [stills[0], stills[10], stills[20]] == [False] * 3
 
 
 def test_a_small_warm_thing_is_movement():
     gate = Gate(10.0)
-    assert not gate.is_still(frame(0), picture())
-    assert gate.is_still(frame(0.1), picture())
-    moved = picture()
-    moved[100:112, 160:166] = 255  # a person far away: 12 by 6 pixels
-    assert not gate.is_still(frame(0.2), moved)
-    assert gate.is_still(frame(0.3), moved)
+    assert not gate.is_still(scene(0))
+    assert gate.is_still(scene(0.1))
+    moved = scene(0.2)
+    moved.counts[100:112, 160:166] += 200  # a person far away: 12 by 6 pixels
+    assert not gate.is_still(moved)
+
+
+def test_a_drift_of_the_whole_picture_is_no_movement():
+    gate = Gate(10.0)
+    assert [gate.is_still(scene(t, drift=int(100 * t))) for t in np.arange(0, 3, 0.5)] == [False] + [True] * 5
 
 
 def test_what_creeps_is_movement_in_the_end():
-    gate, base, stills = Gate(100.0), picture(noise=0), []
+    gate, stills = Gate(100.0), []
     for step in range(40):
-        stills.append(gate.is_still(frame(step / 10), base + np.uint8(step)))
-    assert stills.count(False) == 7  # every six gray levels
+        warm = scene(step / 10, noise=0)
+        warm.counts[:60, :80] += np.uint16(5 * step)
+        stills.append(gate.is_still(warm))
+    assert 4 <= stills.count(False) <= 6  # of 200 counts in all, about every 45
 
 
-@pytest.mark.parametrize("second", [frame(0.1, (120, 160)), frame(-0.1)])
+def test_eight_bits_too():
+    gate, gray = Gate(10.0), np.full((120, 160), 100, np.uint8)
+    gray[:, 80:] = 200
+    assert not gate.is_still(Frame(gray, 0, 0)) and gate.is_still(
+        Frame(gray + RANDOM.integers(0, 3, gray.shape, np.uint8), 1, 1)
+    )
+    moved = gray.copy()
+    moved[20:30, 20:30] = 220
+    assert not gate.is_still(Frame(moved, 2, 2))
+
+
+@pytest.mark.parametrize("second", [scene(0.1, shape=(120, 160)), scene(-0.1)])
 def test_another_size_or_a_time_that_runs_backwards_is_inferred(second):
     gate = Gate(10.0)
-    gate.is_still(frame(0), picture())
-    assert not gate.is_still(second, picture())
+    gate.is_still(scene(0))
+    assert not gate.is_still(second)
 
 
 @pytest.mark.parametrize("age", [0.0, -1.0, float("nan")])

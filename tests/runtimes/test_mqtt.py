@@ -2,6 +2,7 @@
 
 import json
 import logging
+import socket
 import subprocess
 import sys
 import time
@@ -13,6 +14,8 @@ from edgeunip.classes import Classes
 from edgeunip.errors import SinkError, UsageError
 from edgeunip.redaction import clean
 from edgeunip.runtimes.mqtt_topics import Topics, base, discovery, levels
+from edgeunip.runtimes.outlet import Outlet, Port
+from edgeunip.runtimes.sharing import Shared
 from edgeunip.runtimes.sinks import Setting, open_sink, slug
 
 CANARY = "c4nary-Secret"
@@ -113,6 +116,35 @@ def test_no_broker_no_wait(caplog):
     assert len(caplog.records) == 1  # several attempts, one line
     sink.close()
     sink.close()
+
+
+def test_why_messages_wait_is_seen_in_the_status_also_through_a_lease():
+    lease = Shared("mqtt", lambda: open_sink("mqtt:127.0.0.1:1/a", SETTING)).lease()
+    outlet = Outlet(Port.of(lease), live=True, on_end=lambda _: None)
+    outlet.queue.put((made(), lambda: None))
+    while not outlet.status.message:
+        time.sleep(0.01)
+    status = outlet.status
+    assert status.message == "The MQTT broker cannot be reached: mqtt:127.0.0.1:1 (connection refused)"
+    assert status.running and status.failures == 0
+    outlet.queue.close()
+    outlet.join(5)
+    assert outlet.ended and outlet.status.message == ""
+
+
+def test_a_broker_that_talks_nonsense_is_asked_again():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(10)
+        sink = open_sink(f"mqtt:127.0.0.1:{server.getsockname()[1]}/a", SETTING)
+        for _ in range(2):
+            connection, _ = server.accept()
+            with connection:
+                connection.settimeout(10)
+                connection.recv(1000)
+                connection.sendall(b"\x20\x02\x00\x00\x32\x01\x00")  # welcome, and a message without its topic
+                while connection.recv(1000):
+                    pass
+        sink.close()
 
 
 def test_paho_is_named_where_it_is_missing():

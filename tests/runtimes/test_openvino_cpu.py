@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -47,6 +48,19 @@ def test_logits_are_the_models_and_the_callers_own(runtime):
 def test_a_picture_that_is_no_contiguous_block(runtime):
     picture = pictures(1)[0]
     assert np.array_equal(runtime(np.asfortranarray(picture)), runtime(picture))
+
+
+def test_the_first_call_is_made_before_threads_can_make_it_together(tiny, monkeypatch):
+    """Two of them may wait for each other for ever inside OpenVINO's binding."""
+    calls, call = [], OpenVinoRuntime.__call__
+
+    def counted(self, picture):
+        calls.append(threading.current_thread())
+        return call(self, picture)
+
+    monkeypatch.setattr(OpenVinoRuntime, "__call__", counted)
+    OpenVinoRuntime.from_bundle(tiny, throughput=True).close()
+    assert calls == [threading.current_thread()]
 
 
 def test_concurrent_calls_do_not_mix(tiny):

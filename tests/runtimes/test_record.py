@@ -209,6 +209,38 @@ def test_a_recording_that_was_killed_ends_with_its_last_whole_frame(tmp_path, ca
     assert f"was not finished: it ends after {len(back)} whole frames" in caplog.text
 
 
+def unfinished(path, frames):
+    """Return the bytes of a recording whose writer did not get to its end."""
+    recorder = FrameRecorder(path)
+    for seq in range(frames):
+        recorder.write(scene(seq))
+    data = path.read_bytes()
+    recorder.close()
+    return data
+
+
+@pytest.mark.parametrize("zeros", [0, 1, 500, 100_000])
+def test_a_tail_of_zeros_as_a_power_cut_leaves_it_ends_with_the_last_whole_frame(tmp_path, caplog, zeros):
+    data = unfinished(tmp_path / "a.mkv", 40)
+    counts = set()
+    for cut in np.linspace(len(data) // 2, len(data), 9, dtype=int):
+        (tmp_path / "a.mkv").write_bytes(data[:cut] + bytes(zeros))
+        back = replay(tmp_path / "a.mkv")
+        assert all(same(frame, scene(seq)) for seq, frame in enumerate(back))
+        assert caplog.messages[-1].endswith(f"was not finished: it ends after {len(back)} whole frames")
+        counts.add(len(back))
+    assert min(counts) >= 12 and max(counts) >= 30 and len(counts) >= 6
+
+
+def test_damage_with_whole_frames_behind_it_is_an_error(tmp_path):
+    data = bytearray(unfinished(tmp_path / "a.mkv", 40))
+    middle = len(data) // 3
+    data[middle : middle + 300] = bytes(300)
+    (tmp_path / "a.mkv").write_bytes(data)
+    with pytest.raises(SourceError, match="damaged"):
+        replay(tmp_path / "a.mkv")
+
+
 @pytest.mark.parametrize("suffix", ["mkv", "mp4"])
 def test_a_video_that_was_killed_plays(tmp_path, suffix):
     taken = write_until_killed("video", tmp_path / f"a.{suffix}", 100)

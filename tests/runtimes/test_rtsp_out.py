@@ -30,6 +30,13 @@ def test_a_password_on_the_command_line_is_refused_and_not_repeated(text):
     assert CANARY not in str(told.value)
 
 
+def test_a_password_needs_a_user(monkeypatch):
+    monkeypatch.setenv("EDGEUNIP_RTSP_OUT_PASSWORD", CANARY)
+    with pytest.raises(UsageError, match=r"password of the rtsp sink needs a user\. Write \?user=NAME"):
+        open_sink("rtsp://host/path", Setting(CLASSES))
+    open_sink("rtsp://host/path?user=me", Setting(CLASSES)).close()
+
+
 def test_several_cameras_need_several_paths():
     with pytest.raises(UsageError, match=r"cannot share one RTSP path: rtsp://host/path\. Write \{camera\}"):
         open_sink("rtsp://host/path", Setting(CLASSES, ("a", "b")))

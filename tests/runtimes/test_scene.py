@@ -34,14 +34,14 @@ patience = 3
 """
 
 
-def read(tmp_path, text, **options):
+def read(tmp_path, text):
     path = tmp_path / "scene.toml"
     path.write_text(text)
-    return read_scene(path, CLASSES, **options)
+    return read_scene(path, CLASSES)
 
 
 def test_a_scene_file_is_read(tmp_path):
-    scene = read(tmp_path, WHOLE, shape=(120, 160))
+    scene = read(tmp_path, WHOLE)
     assert [(area.name, area.relative, len(area.polygon)) for area in scene.areas] == [
         ("gate", True, 4),
         ("left door", False, 3),
@@ -62,7 +62,8 @@ def test_a_scene_file_is_read(tmp_path):
         ("[areas.gate]\npolygon = [[1, 2], [3, true]]\n", r"a corner is two numbers"),
         ("[areas.gate]\npolygon = [[1, 2], [3, 4]]\n", "this area cannot be: gate .*3 to 1000 corners"),
         ("[areas.gate]\npolygon = [[0, 0], [9, 9], [9, 0], [0, 9]]\n", "cross or touch"),
-        ("[areas.gate]\npolygon = [[0, 0], [999, 0], [0, 9]]\n", r"lies outside the frame of 160x120"),
+        ("[[rules]]\nrule = 'any count > 64'\n", "no more regions are counted than are kept: any count > 64"),
+        ("[[rules]]\nrule = 'any count >= 6'\n[regions]\nmost = 5\n", r"Raise most under \[regions\], which is 5"),
         ("[areas.gate]\npolygon = [[0, 0], [nan, 0], [0, 9]]\n", "no finite number"),
         ("[areas.gate]\npolygon = [[0, 0], [9, 0], [0, 9]]\nrelative = 1\n", "relative is true or false"),
         ("areas = 3\n", "areas is a table"),
@@ -87,7 +88,7 @@ def test_a_scene_file_is_read(tmp_path):
 )
 def test_what_is_wrong_is_told_in_one_line(tmp_path, text, says):
     with pytest.raises(UsageError, match=rf"Scene file .*scene\.toml: .*{says}") as raised:
-        read(tmp_path, text, shape=(120, 160))
+        read(tmp_path, text)
     assert "\n" not in str(raised.value)
 
 
@@ -137,12 +138,12 @@ def test_without_a_scene_file_regions_are_found_and_followed():
     assert (results[1].areas, results[1].alarms) == ({}, ())
 
 
-def test_regions_left_out_are_counted():
+def test_no_more_regions_are_kept_than_asked_for():
     labels = np.zeros((120, 160), np.uint8)
     labels[::10, ::10] = 1
     frame = Frame(np.zeros((120, 160), np.uint16), 0, 0)
     found = measure(frame, labels, CLASSES, Scene(smallest=1, most=5))
-    assert (len(found.regions), found.left_out) == (5, 12 * 16 - 5)
+    assert len(found.regions) == 5
 
 
 @pytest.mark.skipif("EDGEUNIP_DATA" not in os.environ, reason="EDGEUNIP_DATA names no folder of real data")

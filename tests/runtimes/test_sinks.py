@@ -148,7 +148,7 @@ def test_a_reader_that_leaves_ends_the_sink_in_one_line():
         process.stdout.close()
         message = process.stderr.read().splitlines()
         assert process.wait(20) == 1
-    assert message[-1] == "SinkError The reader of standard output has gone: jsonl:-"
+    assert message[-1] == "SinkClosedError The reader of standard output has gone: jsonl:-"
     assert not any("Traceback" in line or "ignored" in line for line in message)
 
 

@@ -1,5 +1,6 @@
 """The whole stream put together: cameras, model, sinks, scene, board."""
 
+import fcntl
 import json
 import logging
 import socket
@@ -46,6 +47,25 @@ def test_two_cameras_one_model_one_file(model, tmp_path):
     with open_camera(str(tmp_path / recordings[0])) as camera:
         replayed = list(camera)
     assert len(replayed) >= 6 and replayed[0].radiometry is not None and replayed[0].counts.shape == (120, 160)
+
+
+_BLOCKED = """
+import sys
+from pathlib import Path
+from edgeunip import streaming
+try:
+    streaming.run(sys.argv[2:], Path(sys.argv[1]), ["jsonl:-"], streaming.Options(frames=12))
+except Exception as error:
+    sys.stderr.write(str(error))
+"""
+
+
+def test_a_shared_sink_that_hangs_does_not_hold_up_the_end(model):
+    command = [sys.executable, "-c", _BLOCKED, str(model), LEPTON, BOSON]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 4096)  # full after a few lines, which nobody reads
+        assert process.wait(30) == 0
+        assert "The sink did not finish in time: jsonl:-" in process.stderr.read()
 
 
 def test_a_recording_streams_as_the_camera_did(model, tmp_path):
@@ -125,6 +145,16 @@ def test_an_absent_camera_is_waited_for_or_not(model, tmp_path, caplog):
     (one,) = totals.values()
     assert one.written == 10
     assert f"unix:{path}: " in caplog.text
+
+
+def test_channels_of_one_recorder_have_names_of_their_own():
+    """What tells them apart stands behind the question mark, which is not shown."""
+    addresses = [f"rtsp://me:{user}@nvr/cam?channel={channel}" for user in "ab" for channel in (1, 2)]
+    cameras = streaming._cameras(addresses, Board(), Options())
+    shown = "rtsp://***@nvr/cam?***"
+    assert [camera.name for camera in cameras] == [shown, f"{shown} (2)", f"{shown} (3)", f"{shown} (4)"]
+    with pytest.raises(UsageError, match=r"named twice: rtsp://\*\*\*@nvr"):
+        streaming._cameras([*addresses, addresses[0]], Board(), Options())
 
 
 def test_the_first_stream_that_fails_ends_the_others(model, tmp_path):

@@ -57,6 +57,16 @@ def test_a_missing_region_is_remembered_for_a_while(missing, number):
     assert numbers(tracker, region(0)) == [number]
 
 
+def test_of_very_many_those_missing_longest_are_forgotten():
+    tracker = Tracker(patience=10**6)
+    assert numbers(tracker, region(-100)) == [1]
+    for frame in range(30):
+        assert len(numbers(tracker, *(region(1000 * (60 * frame + at)) for at in range(60)))) == 60
+    assert len(tracker._tracks) <= 1024 + 60
+    assert numbers(tracker, region(1000 * 60 * 29)) == [2 + 29 * 60]  # the latest are remembered
+    assert numbers(tracker, region(-100)) == [2 + 30 * 60]
+
+
 @pytest.mark.parametrize("state", [State.FFC, State.SETTLING, State.STALE, State.FROZEN, State.OFFLINE])
 def test_nothing_ages_and_nothing_moves_while_nothing_is_seen(state):
     tracker = Tracker(patience=3)

@@ -156,7 +156,7 @@ def test_status_tells_health_alarms_and_history(sink, board):
     (raised,) = told["alarms"]["raised"]
     assert abs(raised.pop("began_s") - (time.time() - 2)) < 1
     assert raised == {
-        "key": f"hall machine 4 {alarm.since_ns}",
+        "key": f"hall machine {alarm.since_ns}",
         "camera": "hall",
         "name": "machine",
         "rule": "machine max > 55 C",
@@ -240,6 +240,37 @@ def test_alarms_begin_peak_and_end():
     assert abs(past[0].ended_s - time.time()) < 1
 
 
+def test_an_alarm_that_passes_from_region_to_region_is_one():
+    log, base = AlarmLog(), made(height=8, width=8)
+    for region in (1, 2, 1, 2):
+        log.add(replace(base, alarms=(Alarm("rule", "hot", 5, 40.0, "C", region=region),)))
+    raised, past = log.read()
+    assert ([one.alarm.region for one in raised], past) == ([2], [])
+    log.add(replace(base, alarms=(Alarm("rule", "hot", 6, 40.0, "C"),)))  # its end was not seen
+    raised, past = log.read()
+    assert (len(raised), len(past)) == (1, 1)
+
+
+@pytest.mark.parametrize("days", [-30, 30])
+def test_a_recording_of_another_time_is_shown_as_if_it_were_now(days):
+    one = made(seq=3)
+    moved = one.done_ns + days * 86400 * NS
+    alarm = Alarm("rule", "hot", moved - 2 * NS, 40.0, "C")
+    then = replace(one, frame=replace(one.frame, t_ns=one.frame.t_ns + days * 86400 * NS), done_ns=moved)
+    sink = WebSink(0, Setting(CLASSES, ("hall",), rate_hz=9.0))
+    try:
+        sink.write(replace(then, camera="hall", alarms=(alarm,)))
+        with Viewer(sink) as viewer:
+            packet = viewer.next()
+        assert packet["waited"] < 2000 and packet["age_ms"] == 42.0
+        told = ask(sink, "/status.json")
+        assert len(told["history"]["samples"]) == 1
+        assert abs(told["alarms"]["raised"][0]["began_s"] - (time.time() - 2)) < 1
+        assert any("celsius" in key[0] for key in metrics(sink))
+    finally:
+        sink.close()
+
+
 def test_an_alarm_for_what_is_cold_peaks_downwards_and_the_log_is_bounded():
     log, base = AlarmLog(), made(height=8, width=8)
     for number in range(150):
@@ -283,6 +314,7 @@ def test_metrics_are_the_boards_and_the_results(sink, board):
         ("edgeunip_camera_opened_total", "hall"): 2,
         ("edgeunip_warning", "hall", "histogram"): 1,
         ("edgeunip_sink_running", "hall", "jsonl:-"): 0,
+        ("edgeunip_sink_troubled", "hall", "jsonl:-"): 1,
         ("edgeunip_sink_written_total", "hall", "jsonl:-"): 5,
         ("edgeunip_sink_dropped_total", "hall", "jsonl:-"): 2,
         ("edgeunip_sink_failures_total", "hall", "jsonl:-"): 1,
