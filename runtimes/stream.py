@@ -130,7 +130,8 @@ class _Loop:
         budget: Budget,
     ) -> None:
         self._camera, self._watch, self._frames, self._budget = camera, watch, frames, budget
-        self._intake: Handover[Frame] = Handover(1 if camera.live else 2 * model.workers, newest=camera.live)
+        room = 1 if camera.live else 2 * model.workers(live=False)
+        self._intake: Handover[Frame] = Handover(room, newest=camera.live)
         self._woken = threading.Event()
         self._counting = threading.Lock()
         self._latencies: deque[float] = deque(maxlen=_LATENCIES)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import struct
 import subprocess
 
 import pytest
-from services import needs
+from services import needs, wait_for
 
 KINDS = {"ext4": ("mkfs.ext4", "-q", "-F"), "xfs": ("mkfs.xfs", "-q", "-f")}
 
@@ -50,7 +51,9 @@ class Disk:
 
     def restart(self):
         """Mount it again, as after the power came back."""
-        _run("umount", self.where)
+        wait_for(self._unmounted, 10, f"the end of every use of {self.where}")
+        # Another process's mount namespace may hold a copy for a while: then mount would give the dead one again.
+        wait_for(self._free, 60, f"the end of every mount of {self._device}")
         self._mount()
 
     def __enter__(self):
@@ -66,6 +69,18 @@ class Disk:
 
     def _mount(self):
         _run("mount", self._device, self.where)
+
+    def _unmounted(self):
+        return subprocess.run(["umount", self.where], capture_output=True).returncode == 0
+
+    def _free(self):
+        try:
+            os.close(os.open(self._device, os.O_RDONLY | os.O_EXCL))
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            return False
+        return True
 
     def _detach(self):
         if self._device is not None:
