@@ -56,7 +56,7 @@ def main() -> None:
     runtime = open_runtime(loaded)
     print(f"{manifest.name}, {manifest.precision}, {manifest.width}x{manifest.height}, {runtime.name}, seed {SEED}")
     print(f"camera {options.rate:g} Hz; processors {sorted(os.sched_getaffinity(0))}; viewer: {options.viewer}")
-    heads = "round,model ms,p99 x,bare fps,stream fps,ratio,age p50,age p99,p99 x".split(",")
+    heads = ["round", "model ms", "p99 x", "bare fps", "stream fps", "ratio", "age p50", "age p99", "p99 x"]
     print("".join(f"{head:>11}" for head in heads))
     rounds = []
     for number in range(options.rounds):
