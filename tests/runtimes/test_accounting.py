@@ -82,7 +82,7 @@ def test_every_frame_of_a_camera_at_full_speed_is_accounted_for(tmp_path, runtim
     sums = f"{totals.written} written + {totals.skipped} skipped + {totals.lost} lost"
     print(f"made {made} = {sums}, in {totals.seconds:.0f} s")
     assert closes(totals, sink, made)
-    assert sink.count > 50 and totals.skipped + totals.lost > 0
+    assert sink.count >= 5 and totals.skipped + totals.lost > 0
 
 
 def test_the_sum_does_not_close_when_one_frame_is_lost_in_secret(tmp_path, runtime):
