@@ -238,8 +238,8 @@ class _Loop:
         """Take no more frames."""
         if self._stopped_s is None:
             self._stopped_s = time.monotonic()
-        self._intake.close(discard=True)
-        self._woken.set()
+            self._intake.close(discard=True)
+            self._woken.set()
 
     def _overdue(self, limit_s: float) -> bool:
         return self._stopped_s is not None and self._remaining_s(limit_s) <= 0

@@ -402,3 +402,12 @@ def test_a_model_that_hangs_gives_no_sign_of_life(runtime):
         frames=1,
     )
     assert [round(one.seconds) for one in reports if one.seconds < 2] == []
+
+
+def test_waiting_for_the_last_results_after_a_stop_costs_no_processor(runtime):
+    stop = threading.Event()
+    camera = MemoryCamera(frames(40), live=True, period_s=0.02)
+    threading.Timer(0.1, stop.set).start()
+    begin = time.thread_time()
+    stream(camera, SlowRuntime(runtime, seconds=0.7), MANIFEST, ports(MemorySink()), stop=stop)
+    assert time.thread_time() - begin < 0.25
