@@ -74,12 +74,26 @@ class Ports:
         record = parse(text).kind == "record"
         where: dict[str, list[Any]] = self.recorders if record else self.sinks
         if _PLACE in text or len(self._cameras) == 1 or record:
-            for camera, own in zip(self._cameras, self._names(text, record=record), strict=True):
-                self._add(where[camera.name], own, self._opener(own, self._setting(camera), profile))
-            return
-        shared = Shared(redaction.clean(text), partial(open_sink, text, self._setting(*self._cameras)))
-        for camera in self._cameras:
-            self._add(where[camera.name], text, shared.lease)
+            names = self._names(text, record=record)
+            openers = [
+                self._opener(own, self._setting(camera), profile)
+                for camera, own in zip(self._cameras, names, strict=True)
+            ]
+        else:
+            names = [text] * len(self._cameras)
+            shared = Shared(redaction.clean(text), partial(open_sink, text, self._setting(*self._cameras)))
+            openers = [shared.lease] * len(self._cameras)
+        failures: list[EdgeunipError] = []
+        # Every camera gets its port, opened or not: one that fails now is opened later by the camera's own loop.
+        for camera, own, opener in zip(self._cameras, names, openers, strict=True):
+            try:
+                self._add(where[camera.name], own, opener)
+            except UsageError:
+                raise
+            except EdgeunipError as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
 
     @staticmethod
     def _opener(text: str, setting: Setting, profile: str) -> Callable[[], Taker[Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,30 +24,20 @@ ROUNDED_C = 0.006
 CLASSES = Classes(("background", "warm", "rest"), ((0, 0, 0), (255, 0, 0), (0, 0, 255)))
 
 
-@pytest.fixture(scope="session")
-def data() -> Path:
-    if "EDGEUNIP_DATA" not in os.environ:
-        pytest.skip("EDGEUNIP_DATA is not set: no real thermal frames")
-    folder = Path(os.environ["EDGEUNIP_DATA"]) / "raw16-thermal"
-    if not folder.is_dir():
-        pytest.skip(f"{folder} is not there")
-    return folder
-
-
 def _read(path: Path, profile: str | None = None) -> list[Frame]:
     with open_camera(str(path), profile=profile) as camera:
         return list(camera)
 
 
-def _jpegs(data: Path) -> Iterator[tuple[Frame, dict[str, Any]]]:
-    for key, entry in json.loads((data / "frames.json").read_text()).items():
+def _jpegs(raw16: Path) -> Iterator[tuple[Frame, dict[str, Any]]]:
+    for key, entry in json.loads((raw16 / "frames.json").read_text()).items():
         if key.startswith("flir_jpeg/"):
-            yield _read(data / f"{key}.jpg")[0], entry
+            yield _read(raw16 / f"{key}.jpg")[0], entry
 
 
-def test_degrees_of_the_flir_jpegs_are_those_of_the_table(data: Path) -> None:
+def test_degrees_of_the_flir_jpegs_are_those_of_the_table(raw16: Path) -> None:
     kinds = []
-    for frame, entry in _jpegs(data):
+    for frame, entry in _jpegs(raw16):
         assert (int(frame.counts.min()), int(frame.counts.max())) == (entry["min"], entry["max"])
         assert frame.counts.shape == tuple(reversed(entry["size"])) and frame.counts.dtype == np.uint16
         radiometry = frame.radiometry
@@ -64,8 +53,8 @@ def test_degrees_of_the_flir_jpegs_are_those_of_the_table(data: Path) -> None:
     assert len(kinds) == 11 and len(set(kinds)) == 2  # a plain array, and a PNG with exchanged bytes
 
 
-def test_the_embedded_plane_is_the_one_beside_it(data: Path) -> None:
-    for path in sorted((data / "flir_jpeg").glob("*.jpg")):
+def test_the_embedded_plane_is_the_one_beside_it(raw16: Path) -> None:
+    for path in sorted((raw16 / "flir_jpeg").glob("*.jpg")):
         plane = _read(path.with_name(f"{path.stem}_raw16.png"))[0]
         assert np.array_equal(_read(path)[0].counts, plane.counts) and plane.radiometry is None
 
@@ -89,17 +78,17 @@ def _hotspots_are_true(frame: Frame, labels: NDArray[np.uint8], spots: dict[str,
     return True
 
 
-def _real_frames(data: Path) -> list[Frame]:
+def _real_frames(raw16: Path) -> list[Frame]:
     """Every real frame; the Lepton's bare counts get a scale, so that there is a hot-spot to tell."""
-    frames = [frame for frame, _ in _jpegs(data)]
+    frames = [frame for frame, _ in _jpegs(raw16)]
     for name in ("lepton_a", "lepton_b"):
-        clip = np.load(data / "lepton" / f"{name}.npz")["frames"]
+        clip = np.load(raw16 / "lepton" / f"{name}.npz")["frames"]
         frames += [Frame(counts, seq, 0, radiometry=Linear(0.1, -273.15)) for seq, counts in enumerate(clip)]
     return frames
 
 
-def test_the_hottest_spot_is_the_true_maximum_pixel(data: Path) -> None:
-    frames = _real_frames(data)
+def test_the_hottest_spot_is_the_true_maximum_pixel(raw16: Path) -> None:
+    frames = _real_frames(raw16)
     assert len(frames) == 11 + 100 + 102
     for seed, frame in enumerate(frames):
         assert frame.radiometry is not None
@@ -114,9 +103,9 @@ def test_the_hottest_spot_is_the_true_maximum_pixel(data: Path) -> None:
                     assert told == pytest.approx((inside.min(), inside.mean(), inside.max()), abs=1e-3)
 
 
-def test_a_hotspot_by_the_high_byte_alone_fails_the_check(data: Path) -> None:
+def test_a_hotspot_by_the_high_byte_alone_fails_the_check(raw16: Path) -> None:
     """The control: a viewer for these cameras finds its hottest pixel so."""
-    frames = _real_frames(data)
+    frames = _real_frames(raw16)
     failed = 0
     for frame in frames:
         labels = np.zeros(frame.counts.shape, np.uint8)
@@ -134,16 +123,16 @@ def test_a_split_frame_tells_its_hottest_pixel_by_all_16_bits() -> None:
     assert found.hotspot == (120, 100) and found.max_c == pytest.approx(26.69, abs=1 / 64)
 
 
-def test_a_reader_that_always_cuts_two_rows_fails_the_check(data: Path) -> None:
+def test_a_reader_that_always_cuts_two_rows_fails_the_check(raw16: Path) -> None:
     """The control: a reader of these cameras takes two rows off every frame, and calls them telemetry."""
-    for frame in _read(data / "lepton" / "lepton_a_png16", "lepton"):
+    for frame in _read(raw16 / "lepton" / "lepton_a_png16", "lepton"):
         assert frame.counts.shape == (120, 160)
         assert frame.counts[:-2].shape != (120, 160)
 
 
-def test_a_reader_that_takes_telemetry_for_pixels_fails_the_check(data: Path) -> None:
+def test_a_reader_that_takes_telemetry_for_pixels_fails_the_check(raw16: Path) -> None:
     """The control of the telemetry's tests: rows left on show as the hottest spot of every frame."""
-    from_camera = np.load(data / "lepton" / "lepton_a.npz")["frames"]
+    from_camera = np.load(raw16 / "lepton" / "lepton_a.npz")["frames"]
     last = np.zeros((2, 160), np.uint16)
     last.reshape(-1)[:32:3] = 58_744
     for counts in from_camera[::10]:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -33,14 +32,3 @@ def write_video(tmp_path: Path) -> WriteVideo:
         return path
 
     return write
-
-
-@pytest.fixture(scope="session")
-def raw16() -> Path:
-    """Real radiometric frames."""
-    if "EDGEUNIP_DATA" not in os.environ:
-        pytest.skip("EDGEUNIP_DATA is not set: no real thermal frames")
-    folder = Path(os.environ["EDGEUNIP_DATA"]) / "raw16-thermal"
-    if not folder.is_dir():
-        pytest.skip(f"{folder} is not there")
-    return folder

@@ -181,3 +181,10 @@ def test_a_board_keeps_what_each_camera_does():
         shown["status"]["state"] == "live" and shown["ok"] is False and shown["totals"]["sinks"][0]["message"] == "gone"
     )
     assert replace(a, totals=Totals()).ok
+
+
+def test_a_shared_sink_that_opens_later_is_every_cameras(model, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        web = f"web:{taken.getsockname()[1]}"
+        totals = streaming.run([LEPTON, BOSON], model, [web, f"jsonl:{tmp_path}/a.jsonl"], Options(frames=3))
+    assert all(len(one.sinks) == 2 and len(one.failed_sinks) == 1 for one in totals.values())
