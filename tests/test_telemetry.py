@@ -25,7 +25,7 @@ def quiet_home(folder: Path) -> dict[str, str]:
 
 
 def seen(code: str, folder: Path) -> str:
-    """Threads of a program after `code`, and whether it has loaded what OpenVINO's reporter starts its children with."""
+    """Threads of a program after `code`, and whether it loaded what OpenVINO's reporter starts its children with."""
     program = [sys.executable, "-c", code + LOOK]
     environment = quiet_home(folder)
     return subprocess.run(program, capture_output=True, text=True, timeout=60, check=True, env=environment).stdout
