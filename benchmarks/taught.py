@@ -12,22 +12,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import trained
 from real_data import seconds_a_step
 
-from edgeunip import durable, scoring
-from edgeunip.train import log, settings
+from edgeunip import durable
+from edgeunip.train import settings
 from edgeunip.train.datasets import open_data
 from edgeunip.train.recipe import Recipe
-from edgeunip.train.run import RECIPE, WEIGHTS
 
 SCRATCH, TAUGHT = "scratch", "taught"
-SCORE = "report/test.json"
 
 
 def main() -> None:
@@ -39,7 +35,8 @@ def main() -> None:
         for way in (SCRATCH, TAUGHT):
             run = options.out / way / f"seed-{seed}"
             _train(options, way, run, steps, seed)
-            done.append({"way": way, "seed": seed, **_score(options, run), "minutes": _minutes(run)})
+            found = trained.test_score(run, options.data, options.splits)
+            done.append({"way": way, "seed": seed, **found, "minutes": trained.minutes(run)})
         durable.write_json(options.out / "results.json", {"steps": steps, "runs": done})
         text = table(done, steps, options.label)
         durable.write_text(options.out / "results.md", text)
@@ -56,14 +53,9 @@ def table(done: list[dict[str, Any]], steps: int, label: str | None) -> str:
         ious = [100 * (one["iou"][shown] or 0.0) for one in mine]
         mious = [100 * one["miou"] for one in mine]
         each = ", ".join(f"{iou:.1f}" for iou in ious)
-        minutes = _mean([one["minutes"] for one in mine])
-        rows.append(f"| {way} | {_mean(ious)} | {each} | {_mean(mious)} | {minutes} |\n")
+        minutes = trained.mean([one["minutes"] for one in mine])
+        rows.append(f"| {way} | {trained.mean(ious)} | {each} | {trained.mean(mious)} | {minutes} |\n")
     return "".join(rows)
-
-
-def _mean(values: list[float]) -> str:
-    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.2f}{spread}"
 
 
 def _steps(options: argparse.Namespace) -> int:
@@ -89,42 +81,13 @@ def _recipe(options: argparse.Namespace, *, steps: int, seed: int) -> Recipe:
 
 def _train(options: argparse.Namespace, way: str, run: Path, steps: int, seed: int) -> None:
     """Start a run, or go on with it; nothing where it has ended."""
-    verb = "train" if way == SCRATCH else "distill"
-    if (run / WEIGHTS).is_file():
-        return
-    if (run / RECIPE).is_file():
-        _edgeunip(verb, "--resume", run)
-        return
     file = options.out / f"recipe-{seed}.toml"
     durable.write_text(file, _recipe(options, steps=steps, seed=seed).to_toml())
-    words = ["--data", options.data, *(["--splits", options.splits] if options.splits else [])]
+    words = ["--data", options.data, *(["--splits", options.splits] if options.splits else []), "--recipe", file]
     if way == TAUGHT:
         words += ["--teacher", options.teacher, "--student", options.student]
         words += [word for value in options.lesson for word in ("--set", value)]
-    _edgeunip(verb, *words, "--recipe", file, "--out", run)
-
-
-def _score(options: argparse.Namespace, run: Path) -> dict[str, Any]:
-    """Score the test split, or find the score it had."""
-    path = run / SCORE
-    if not path.is_file():
-        durable.write_json(path, scoring.score(run, options.data, splits=options.splits, split="test", mode="whole"))
-    found: dict[str, Any] = json.loads(path.read_bytes())
-    return found
-
-
-def _minutes(run: Path) -> float:
-    """Return the minutes of training, without evaluation."""
-    lines = [json.loads(line) for line in (run / log.METRICS).read_text().splitlines()]
-    minutes: float = [line["seconds"] for line in lines if "loss" in line][-1] / 60
-    return minutes
-
-
-def _edgeunip(*words: object) -> None:
-    """Run a command of edgeunip as its user would."""
-    command = [sys.executable, "-m", "edgeunip", *map(str, words)]
-    print("edgeunip", *command[3:], flush=True)
-    subprocess.run(command, check=True)
+    trained.ensure(["train" if way == SCRATCH else "distill"], run, *words)
 
 
 def _options() -> argparse.Namespace:

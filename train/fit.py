@@ -177,7 +177,7 @@ class Trainer:
             weight_decay=self.recipe.weight_decay,
             layer_decay=self.recipe.layer_decay,
         )
-        self.optimizer = torch.optim.AdamW(groups, lr=self.recipe.lr, fused=fabric.device.type == "cuda")
+        self.optimizer = torch.optim.AdamW(groups, lr=self.recipe.lr, fused=True)
         self.task, self.stepper = fabric.setup(task, self.optimizer)
         state = State(task.trained, self.optimizer, torch.zeros(2, dtype=torch.float64, device=fabric.device))
         if start and fabric.global_rank == 0:
