@@ -17,8 +17,7 @@ from edgeunip.protocols import Camera, Taker
 from edgeunip.runtimes.outlet import Port
 from edgeunip.runtimes.record import open_recorder
 from edgeunip.runtimes.sharing import Shared
-from edgeunip.runtimes.sinks import Setting, open_sink, slug
-from edgeunip.runtimes.spec import parse
+from edgeunip.runtimes.sinks import Setting, open_sink, sink_spec, slug
 
 FOLDER_RATE_HZ = 5.0  # at which pictures that have no rate of their own follow one another in a video
 _PLACE = "{camera}"
@@ -71,7 +70,7 @@ class Ports:
             taker.close()
 
     def _open(self, text: str, profile: str) -> None:
-        record = parse(text).kind == "record"
+        record = sink_spec(text).kind == "record"
         where: dict[str, list[Any]] = self.recorders if record else self.sinks
         if _PLACE in text or len(self._cameras) == 1 or record:
             names = self._names(text, record=record)
@@ -97,7 +96,7 @@ class Ports:
 
     @staticmethod
     def _opener(text: str, setting: Setting, profile: str) -> Callable[[], Taker[Any]]:
-        spec = parse(text)
+        spec = sink_spec(text)
         if spec.kind == "record":
             return partial(open_recorder, spec, setting, profile=profile)
         return partial(open_sink, text, setting)

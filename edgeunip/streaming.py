@@ -29,6 +29,7 @@ from edgeunip.runtimes import memory
 from edgeunip.runtimes.gate import Gate
 from edgeunip.runtimes.open import open_runtime
 from edgeunip.runtimes.scene import Scene, read_scene
+from edgeunip.runtimes.sinks import sink_spec
 from edgeunip.runtimes.stream import stream
 from edgeunip.runtimes.supervisor import Watchdog
 from edgeunip.runtimes.turns import Turns
@@ -98,6 +99,8 @@ def run(
     Raises:
         EdgeunipError: a source, a sink or the model cannot be used; the first error of any loop.
     """
+    for text in sinks:
+        sink_spec(text)  # a slip of the pen is told at once, not after the model is compiled
     loaded = bundle.load(model)
     with ExitStack() as stack:
         stop = stack.enter_context(stopping())

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from edgeunip.durable import Stream
 from edgeunip.errors import SinkError, StorageError, UsageError, storage_error
-from edgeunip.runtimes.sinks import Setting, slug
+from edgeunip.runtimes.sinks import Setting
 from edgeunip.runtimes.spec import Spec, positive
 
 OPTIONS = ("minutes", "mb", "keep", "free")
@@ -219,7 +219,7 @@ class Parts:
 
 
 def place(spec: Spec, setting: Setting, *, shared: bool = False) -> Path:
-    """Return the file a sink writes, ``{camera}`` in it replaced by the camera's name.
+    """Return the file a sink writes.
 
     Args:
         spec: the sink.
@@ -229,17 +229,13 @@ def place(spec: Spec, setting: Setting, *, shared: bool = False) -> Path:
     Raises:
         UsageError: several cameras need a file each.
     """
-    if "{camera}" not in spec.rest:
-        if len(setting.cameras) > 1 and not shared:
-            raise UsageError(
-                f"One {spec.kind} file cannot hold several cameras",
-                where=spec.rest,
-                remedy="Write {camera} in its name, which becomes each camera's.",
-            )
-        return Path(spec.rest)
-    if len(setting.cameras) != 1:
-        raise UsageError("{camera} in a file's name stands for one camera, not for several", where=spec.rest)
-    return Path(spec.rest.replace("{camera}", slug(setting.cameras[0])))
+    if len(setting.cameras) > 1 and not shared:
+        raise UsageError(
+            f"One {spec.kind} file cannot hold several cameras",
+            where=spec.rest,
+            remedy="Write {camera} in its name, which becomes each camera's.",
+        )
+    return Path(spec.rest)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -1,7 +1,7 @@
-"""The coloured picture pushed to an RTSP server, as ``rtsp://HOST[:PORT]/PATH``.
+"""One camera's coloured picture pushed to an RTSP server, as ``rtsp://HOST[:PORT]/PATH``.
 
-FFmpeg's RTSP writer waits for a server that takes nothing, packet by packet, and passes the fault over. So each
-camera's picture is pushed by a thread of its own: the one that writes does not wait, tells the fault within a moment,
+FFmpeg's RTSP writer waits for a server that takes nothing, packet by packet, and passes the fault over. So the picture
+is pushed by a thread of its own: the one that writes does not wait, tells the fault within a moment,
 and leaves that thread behind; it ends when FFmpeg's own limit has passed for each packet of the picture in hand.
 """
 
@@ -25,7 +25,7 @@ from edgeunip.runtimes.encode import Encoder, colour_codec, colour_picture
 from edgeunip.runtimes.handover import Handover
 from edgeunip.runtimes.overlay import Overlay
 from edgeunip.runtimes.secret import Password, login, refuse_credentials
-from edgeunip.runtimes.sinks import Setting, slug
+from edgeunip.runtimes.sinks import Setting
 from edgeunip.runtimes.spec import Spec
 
 PASSWORD = "EDGEUNIP_RTSP_OUT_PASSWORD"
@@ -36,28 +36,26 @@ logger = logging.getLogger(__name__)
 
 
 class RtspSink:
-    """Pushes each camera's picture. Several threads may write.
+    """Pushes one camera's picture.
 
     Attributes:
         name: the address, without credentials.
     """
 
     def __init__(
-        self, address: str, setting: Setting, *, login: tuple[str, Password] | None = None, budget: Budget = BUDGET
+        self, address: str, classes: Classes, *, login: tuple[str, Password] | None = None, budget: Budget = BUDGET
     ) -> None:
         """Take the address; the server is asked when the first picture comes.
 
         Args:
-            address: ``rtsp://HOST[:PORT]/PATH`` without credentials; ``{camera}`` in it is the camera's name.
-            setting: cameras and classes.
+            address: ``rtsp://HOST[:PORT]/PATH`` without credentials.
+            classes: whose colours are shown.
             login: user and password.
             budget: the time limits.
         """
         self.name = address
-        self._address, self._classes, self._login, self._budget = address, setting.classes, login, budget
-        self._cameras = setting.cameras
-        self._lock = threading.Lock()
-        self._pushes: dict[str, _Push] = {}
+        self._classes, self._login, self._budget = classes, login, budget
+        self._push: _Push | None = None
 
     def write(self, result: Result) -> None:
         """Hand over one picture. Only the first waits for the server, and not long; one that is slow misses pictures.
@@ -65,23 +63,15 @@ class RtspSink:
         Raises:
             SinkError: the server is not there, refuses, went away or takes nothing; or the picture's size changed.
         """
-        camera = result.camera if result.camera in self._cameras else self._cameras[0]
-        with self._lock:
-            if camera not in self._pushes:
-                address = self._address.replace("{camera}", slug(camera))
-                self._pushes[camera] = _Push(address, self._classes, self._login, self._budget)
-            push = self._pushes[camera]
-        push.offer(result)
+        if self._push is None:
+            self._push = _Push(self.name, self._classes, self._login, self._budget)
+        self._push.offer(result)
 
     def close(self) -> None:
         """Take leave of the server; one that does not answer is left behind. May be called twice."""
-        with self._lock:
-            pushes = list(self._pushes.values())
-        for push in pushes:
-            push.end()
-        deadline = time.monotonic() + self._budget.grace_s / 2
-        for push in pushes:
-            push.join(deadline - time.monotonic())
+        if self._push is not None:
+            self._push.end()
+            self._push.join(self._budget.grace_s / 2)
 
 
 class _Push:
@@ -174,7 +164,7 @@ class _Push:
 
 
 def open_rtsp_out(spec: Spec, setting: Setting) -> RtspSink:
-    """Open ``rtsp://HOST[:PORT]/PATH``; ``{camera}`` in the path is the camera's name.
+    """Open ``rtsp://HOST[:PORT]/PATH``.
 
     Options: ``user``, ``password_file`` (or the environment's EDGEUNIP_RTSP_OUT_PASSWORD).
 
@@ -186,8 +176,8 @@ def open_rtsp_out(spec: Spec, setting: Setting) -> RtspSink:
     spec.known(_OPTIONS)
     if not _ADDRESS.fullmatch(spec.rest):
         raise UsageError("An RTSP server is written rtsp://HOST[:PORT]/PATH", where=f"rtsp:{spec.rest}"[:200])
-    if len(setting.cameras) > 1 and "{camera}" not in spec.rest:
+    if len(setting.cameras) > 1:
         remedy = "Write {camera} in the path."
         raise UsageError("Several cameras cannot share one RTSP path", where=f"rtsp:{spec.rest}", remedy=remedy)
     user, password = login(spec, PASSWORD)
-    return RtspSink(f"rtsp:{spec.rest}", setting, login=None if user is None else (user, password))
+    return RtspSink(f"rtsp:{spec.rest}", setting.classes, login=None if user is None else (user, password))

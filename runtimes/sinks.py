@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from edgeunip.address import redact
 from edgeunip.classes import Classes
 from edgeunip.errors import UsageError, near
 from edgeunip.health import Board
@@ -44,12 +45,22 @@ def open_sink(text: str, setting: Setting) -> Sink:
         SinkError: it cannot be opened.
         StorageError: its file cannot be written.
     """
+    spec = sink_spec(text)
+    return _KINDS[spec.kind](spec, setting)
+
+
+def sink_spec(text: str) -> Spec:
+    """Take apart what a user wrote, before anything is opened.
+
+    Raises:
+        UsageError: no such kind, or it is written wrong.
+    """
     spec = parse(text)
-    if spec.kind not in _KINDS:
-        raise UsageError("Unknown sink", where=spec.kind or text, remedy=near(spec.kind, FORMS))
+    if spec.kind not in FORMS:
+        raise UsageError("Unknown sink", where=redact(spec.kind or text), remedy=near(spec.kind, FORMS))
     if not spec.rest:
         raise UsageError(f"A {spec.kind} sink needs more", remedy=f"Write {FORMS[spec.kind]}.")
-    return _KINDS[spec.kind](spec, setting)
+    return spec
 
 
 def slug(camera: str) -> str:

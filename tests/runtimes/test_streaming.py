@@ -112,6 +112,14 @@ def test_what_is_wrong_from_the_start_is_one_line(model, sources, sinks, error, 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("sink", "part"), [("jsnol:x", "mean jsonl"), ("record:", "record:FILE.mkv"), ("web", "web:PORT")]
+)
+def test_a_sink_written_wrong_is_told_before_the_model_is_read(tmp_path, sink, part):
+    with pytest.raises(UsageError, match=part):
+        streaming.run([LEPTON], tmp_path / "no.bundle", [sink])
+
+
 def test_a_taken_port_ends_the_stream_only_if_nothing_else_is_left(model, tmp_path, caplog):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         web = f"web:{taken.getsockname()[1]}"

@@ -80,10 +80,12 @@ def test_what_is_pushed_is_what_arrives(server, tmp_path):
 
 def test_every_camera_has_its_path(tmp_path):
     with recorder(tmp_path, "cam/a,cam/b") as server:
-        sink = open_sink(f"rtsp://127.0.0.1:{server.port}/cam/{{camera}}", Setting(CLASSES, ("a", "b")))
+        sinks = [open_sink(f"rtsp://127.0.0.1:{server.port}/cam/{name}", Setting(CLASSES, (name,))) for name in "ab"]
         for seq in range(30):
-            push(sink, [replace(made(seq), camera="a"), replace(made(seq), camera="b")])
-        sink.close()
+            for sink, name in zip(sinks, "ab", strict=True):
+                push(sink, [replace(made(seq), camera=name)])
+        for sink in sinks:
+            sink.close()
         time.sleep(0.5)
     for name in "ab":
         assert len(pictures(tmp_path / f"cam_{name}.ts")) >= 20
