@@ -9,13 +9,14 @@ Both run in processes of their own, in turns, on the same machine; weights are r
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import resource
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -26,6 +27,7 @@ from torch import Tensor, nn
 
 from edgeunip.train.encoder import Encoder, Origin, blocks, fold_to_gray
 from edgeunip.train.launch import keep_memory
+from edgeunip.train.pretrain.ahead import prepared
 from edgeunip.train.pretrain.student import new_vit
 from edgeunip.train.pretrain.unip import Distillation, Teacher
 from edgeunip.train.vit import SIZES
@@ -74,18 +76,21 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     optimizer = torch.optim.AdamW(parameters, lr=1e-4, betas=(0.9, 0.95), fused=options.run != "eager")
 
     micro = options.batch if options.run == "eager" else options.micro_batch or options.batch
+    parts = images.split(micro)
+    loss = float(task.eval()(images).detach())  # without drop path: the same number from both
+    task.train()
+    batches: Iterator[tuple[Tensor, ...]] = ((part,) for part in itertools.cycle(parts))
+    if isinstance(task, Distillation) and device.type == "cpu":
+        batches = prepared(task, itertools.cycle(parts))
 
     def step() -> None:
-        parts = images.split(micro)
-        for part in parts:
+        for _ in parts:
             with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
-                loss = task(part) / len(parts)
+                loss = task(*next(batches)) / len(parts)
             loss.backward()
         optimizer.step()
         optimizer.zero_grad()
 
-    loss = float(task.eval()(images).detach())  # without drop path: the same number from both
-    task.train()
     step()
     if options.run == "profile":
         _profile(step)

@@ -7,7 +7,9 @@ import random
 import shutil
 import signal
 import subprocess
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,12 @@ from edgeunip.errors import DataError, RunError, UsageError
 from edgeunip.train import fit as finetuning
 from edgeunip.train.datasets import DataSet
 from edgeunip.train.loop import Loop
-from edgeunip.train.pretrain import fit
+from edgeunip.train.pretrain import ahead, fit
 from edgeunip.train.pretrain.describe import describe
 from edgeunip.train.pretrain.recipe import MaeRecipe, UnipRecipe
 from edgeunip.train.pretrain.run import open_run
 from edgeunip.train.pretrain.student import new_vit
+from edgeunip.train.pretrain.unip import Teacher
 from edgeunip.train.public.open import open_encoder
 from edgeunip.train.public.own import encoder_bytes
 from edgeunip.train.settings import override
@@ -155,6 +158,33 @@ def test_interrupted_and_resumed_is_bit_equal(
     fit.resume(tmp_path / "run", say=silent)
     assert digest(tmp_path / "run") == digest(whole)
     assert log(tmp_path / "run") == log(whole)
+
+
+def test_a_teacher_that_is_ahead_changes_no_bit(
+    whole: Path, images: str, teacher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even across an interruption; two processors, one for the teacher, against one for both."""
+    monkeypatch.setattr(ahead, "WORST", 2.0)  # however unlike their shares are
+    seen: set[str] = set()
+    monkeypatch.setattr(Teacher, "forward", told(Teacher.forward, seen))
+    values = unip(teacher=teacher, threads=2)
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 7)
+        with pytest.raises(KeyboardInterrupt):
+            fit.pretrain(values, images, tmp_path / "run", say=silent)
+    fit.resume(tmp_path / "run", say=silent)
+    assert {"MainThread", "ahead_0"} == seen  # the held-out pictures are judged by the first
+    assert digest(tmp_path / "run") == digest(whole)
+
+
+def told(real: Callable[..., Any], seen: set[str]) -> Callable[..., Any]:
+    """Note the thread of each call."""
+
+    def call(*values: Any) -> Any:
+        seen.add(threading.current_thread().name)
+        return real(*values)
+
+    return call
 
 
 def test_mae_with_an_average_resumes_bit_equal(images: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,12 @@ from edgeunip.train.launch import launch, owned
 from edgeunip.train.loader import CACHE_BYTES, Draw, loader
 from edgeunip.train.loop import Loop, memory_told
 from edgeunip.train.pretrain import run as runs
+from edgeunip.train.pretrain.ahead import prepared
 from edgeunip.train.pretrain.objective import Objective, autoencoder, distillation, judge
 from edgeunip.train.pretrain.recipe import MaeRecipe, UnipRecipe
 from edgeunip.train.pretrain.run import PretrainingRun
 from edgeunip.train.pretrain.schedule import cosine_lr, ema_momentum, parameter_groups
+from edgeunip.train.pretrain.unip import Distillation
 from edgeunip.train.public.own import encoder_bytes
 from edgeunip.train.run import WEIGHTS
 
@@ -163,10 +166,9 @@ class Pretrainer:
     def fit(self) -> PretrainingRun:
         """Run the remaining steps and write the encoder."""
         recipe = self.recipe
-        with self.loop.started() as first:
+        with self.loop.started() as first, closing(self._batches(first)) as batches:
             if first == 0:
                 self._judge(0)
-            batches = self._batches(first)
             for step in range(first, recipe.steps):
                 if step and step % recipe.evaluate_every == 0:
                     self._judge(step)
@@ -179,7 +181,14 @@ class Pretrainer:
         self.fabric.barrier()
         return self.run
 
-    def _batches(self, first: int) -> Iterator[Tensor]:
+    def _batches(self, first: int) -> Generator[tuple[Tensor, ...]]:
+        """Yield micro-batches, with the teacher's part of them where it is computed ahead."""
+        images, plain = self._images(first), self.recipe.precision in ("auto", "32-true")
+        if isinstance(self.objective, Distillation) and self.fabric.device.type == "cpu" and plain:
+            return prepared(self.objective, images)  # other precisions hold for the thread that asks for them
+        return ((one,) for one in images)
+
+    def _images(self, first: int) -> Iterator[Tensor]:
         recipe, fabric = self.recipe, self.fabric
         batches = MicroBatches(
             self.pictures,
@@ -201,7 +210,7 @@ class Pretrainer:
         on_gpu = self.fabric.device.type == "cuda"
         return (8 if on_gpu else 0) if self.recipe.workers < 0 else self.recipe.workers
 
-    def _step(self, step: int, batches: Iterator[Tensor]) -> None:
+    def _step(self, step: int, batches: Iterator[tuple[Tensor, ...]]) -> None:
         recipe = self.recipe
         epochs = recipe.steps * recipe.batch / len(self.pictures)
         warmup = min(recipe.warmup_epochs, epochs / 2)
@@ -212,14 +221,14 @@ class Pretrainer:
         remedy = "Lower micro_batch, or take a smaller --size."
         total = torch.zeros((), dtype=torch.float64, device=self.fabric.device)
         for micro in range(micros):
-            images = next(batches)
+            images, *rest = next(batches)
             if micro == 0:
                 self.loop.seed(recipe.seed, step)  # after the loader, whose start draws from the same generator
             with (
                 memory_told(f"a micro-batch of {tuple(images.shape)}", remedy),
                 self.fabric.no_backward_sync(self.task, enabled=micro < micros - 1),
             ):
-                loss = self.task(images) / micros
+                loss = self.task(images, *rest) / micros
                 self.fabric.backward(loss)
             total += loss.detach()
         self.loop.count(total)

@@ -91,9 +91,24 @@ class Distillation(nn.Module):
         """What pre-training is for."""
         return self.student
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the loss of normalised images [B, 1, H, W]."""
-        return attention_kl(self.teacher(images), self.student_query_key(images))
+    def prepare(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what no gradient flows into: the teacher's scaled queries and keys."""
+        found: tuple[Tensor, Tensor] = self.teacher(images)
+        return found
+
+    @property
+    def prepared_share(self) -> float:
+        """Share of a step's operations that are in :meth:`prepare`: a matrix is used once there, else three times."""
+        once, learnt = (
+            sum(value.numel() for value in part.parameters() if value.ndim == 2 and value.requires_grad is learns)
+            for part, learns in ((self.teacher, False), (self.student, True))
+        )
+        return once / (once + 3 * learnt)
+
+    def forward(self, images: Tensor, *prepared: Tensor) -> Tensor:
+        """Return the loss of normalised images [B, 1, H, W], with what :meth:`prepare` made of them or without."""
+        query, key = prepared or self.prepare(images)
+        return attention_kl((query, key), self.student_query_key(images))
 
     def student_query_key(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Map normalised images [B, 1, H, W] to the last block's scaled queries and keys."""
