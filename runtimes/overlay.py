@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -54,13 +56,23 @@ class Overlay:
         return image
 
     def _boxes(self, image: NDArray[np.uint8], result: Result, scale: int) -> None:
-        """Draw the regions that are followed; those an alarm is about in red."""
+        """Draw the regions that are followed; those an alarm is about in red.
+
+        Where numbers would cover one another, those of alarms are written, then those of the larger regions.
+        """
         colours = dict(zip(self._classes.names, self._classes.colours, strict=True))
         alarmed = {alarm.region for alarm in result.alarms}
-        for region in result.regions:
-            if region.number:
-                colour = _RED if region.number in alarmed else colours.get(region.name, _WHITE)
-                _box(image, [scale * side for side in region.box], str(region.number), colour)
+        followed = [region for region in result.regions if region.number]
+        numbers: list[_Number] = []
+        for region in sorted(followed, key=lambda one: (one.number not in alarmed, -one.statistics.pixels)):
+            colour = _RED if region.number in alarmed else colours.get(region.name, _WHITE)
+            x, y, width, height = (scale * side for side in region.box)
+            cv2.rectangle(image, (x, y), (x + width - 1, y + height - 1), colour, 1)
+            number = _Number.inside(x, y + height - 1, str(region.number))
+            if not any(number.covers(other) for other in numbers):
+                numbers.append(number)
+        for number in numbers:
+            number.write(image)
 
     def _legend(self, image: NDArray[np.uint8], result: Result) -> None:
         state = result.frame.state
@@ -111,14 +123,29 @@ def _hotspots(image: NDArray[np.uint8], result: Result, scale: int) -> None:
             cv2.drawMarker(image, centre, _WHITE, cv2.MARKER_CROSS, 9, 1)
 
 
-def _box(image: NDArray[np.uint8], box: list[int], text: str, colour: tuple[int, int, int]) -> None:
-    """Draw a thin box with its number inside, at the lower left, where the legend is not."""
-    x, y, width, height = box
-    bottom = y + height - 1
-    cv2.rectangle(image, (x, y), (x + width - 1, bottom), colour, 1)
-    (wide, high), _ = cv2.getTextSize(text, _FONT, _SMALL, 1)
-    cv2.rectangle(image, (x, bottom - high - 3), (x + wide + 3, bottom), (0, 0, 0), cv2.FILLED)
-    cv2.putText(image, text, (x + 2, bottom - 2), _FONT, _SMALL, _WHITE, 1, cv2.LINE_AA)
+@dataclass(frozen=True)
+class _Number:
+    """The number of a box, and the pixels it takes."""
+
+    text: str
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    @classmethod
+    def inside(cls, left: int, bottom: int, text: str) -> _Number:
+        """Lay a number into a box's lower left corner, where the legend is not."""
+        (wide, high), _ = cv2.getTextSize(text, _FONT, _SMALL, 1)
+        return cls(text, left, bottom - high - 3, left + wide + 3, bottom)
+
+    def covers(self, other: _Number) -> bool:
+        beside = self.left > other.right or other.left > self.right
+        return not (beside or self.top > other.bottom or other.top > self.bottom)
+
+    def write(self, image: NDArray[np.uint8]) -> None:
+        cv2.rectangle(image, (self.left, self.top), (self.right, self.bottom), (0, 0, 0), cv2.FILLED)
+        cv2.putText(image, self.text, (self.left + 2, self.bottom - 2), _FONT, _SMALL, _WHITE, 1, cv2.LINE_AA)
 
 
 def _alarms(image: NDArray[np.uint8], result: Result) -> None:

@@ -55,7 +55,7 @@ def test_legend_tells_a_state_that_is_not_live():
 
 
 def region(number, box, name="hot"):
-    return Region(name, number, box, ClassStatistics(1, 0.1))
+    return Region(name, number, box, ClassStatistics(box[2] * box[3], 0.1))
 
 
 def alarm(name="fever", region=0, unit="C"):
@@ -73,6 +73,20 @@ def test_followed_regions_have_boxes_and_those_of_an_alarm_are_red():
     # The number stands inside, at the lower left.
     assert (image[76:90, 300:312] == 0).all(2).sum() > 30
     assert image[76:90, 300:312].min(2).max() > 200
+
+
+def test_of_numbers_that_would_cover_one_another_the_larger_regions_is_written():
+    """Unless an alarm is about the smaller; both boxes are drawn."""
+    large, small = region(1, (300, 50, 90, 40)), region(22, (304, 70, 30, 20))
+    overlay, result = Overlay(CLASSES), make(240, 640)
+    both, alarmed = (
+        overlay.draw(replace(result, regions=(small, large), alarms=alarms))[79:89, 300:320] == 0
+        for alarms in ((), (alarm(region=22),))
+    )
+    black = [(part[:, :4].all(2).sum(), part[:, 13:].all(2).sum()) for part in (both, alarmed)]
+    assert black[0][0] > 20 and black[0][1] == 0  # the 1 at 300
+    assert black[1][0] == 0 and black[1][1] > 20  # the 22 at 304
+    assert tuple(overlay.draw(replace(result, regions=(large, small)))[70, 320]) == CLASSES.colours[3]
 
 
 def test_boxes_are_enlarged_with_the_picture():
