@@ -35,7 +35,10 @@ def main() -> None:
     options = _options()
     vit = {"size": options.size, "merge": options.merge}
     models: dict[str, dict[str, Any]] = {"convolutional": {"size": CONVOLUTIONAL}, "scratch": vit}
-    models |= {Path(init).name: vit | {"init": init} for init in options.inits}
+    for init in options.inits:
+        if Path(init).name in models:
+            raise SystemExit(f"Two starts are called {Path(init).name}: {init}. Name folders that differ.")
+        models[Path(init).name] = vit | {"init": init}
     steps = _steps(options, {model["size"]: model for model in (models["convolutional"], vit)})
     groups: queue.SimpleQueue[list[int]] = queue.SimpleQueue()
     for group in options.processors:

@@ -19,7 +19,7 @@ import safetensors.torch
 import torch
 from training import EXECUTABLE, MICRO, ForkServer, checkpoints, digest, environment, log, make_teacher, recipe, unip
 
-from edgeunip.errors import DataError, RunError, UsageError
+from edgeunip.errors import DataError, RunError, TrainingError, UsageError
 from edgeunip.train import fit as finetuning
 from edgeunip.train.datasets import DataSet
 from edgeunip.train.loop import Loop
@@ -175,6 +175,22 @@ def test_a_teacher_that_is_ahead_changes_no_bit(
     fit.resume(tmp_path / "run", say=silent)
     assert {"MainThread", "ahead_0"} == seen  # the held-out pictures are judged by the first
     assert digest(tmp_path / "run") == digest(whole)
+
+
+def test_a_teacher_that_is_ahead_and_runs_out_of_memory_is_told_in_one_line(
+    images: str, teacher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ahead, "WORST", 2.0)
+    real = Teacher.forward
+
+    def forward(self: Teacher, batch: Any) -> Any:
+        if threading.current_thread() is not threading.main_thread():
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return real(self, batch)
+
+    monkeypatch.setattr(Teacher, "forward", forward)
+    with pytest.raises(TrainingError, match=r"^Out of memory at a micro-batch of \d+ pictures.* Lower micro_batch"):
+        fit.pretrain(unip(teacher=teacher, threads=2), images, tmp_path / "run", say=silent)
 
 
 def told(real: Callable[..., Any], seen: set[str]) -> Callable[..., Any]:

@@ -221,7 +221,8 @@ class Pretrainer:
         remedy = "Lower micro_batch, or take a smaller --size."
         total = torch.zeros((), dtype=torch.float64, device=self.fabric.device)
         for micro in range(micros):
-            images, *rest = next(batches)
+            with memory_told(f"a micro-batch of {recipe.micro_batch} pictures", remedy):  # the teacher's part of it
+                images, *rest = next(batches)
             if micro == 0:
                 self.loop.seed(recipe.seed, step)  # after the loader, whose start draws from the same generator
             with (
