@@ -21,6 +21,7 @@ from training import EXECUTABLE, MICRO, ForkServer, checkpoints, digest, environ
 
 from edgeunip.errors import DataError, RunError, TrainingError, UsageError
 from edgeunip.train import fit as finetuning
+from edgeunip.train.corpus.corpus import open_corpus
 from edgeunip.train.datasets import DataSet
 from edgeunip.train.loop import Loop
 from edgeunip.train.pretrain import ahead, fit
@@ -322,6 +323,18 @@ def test_recipe_values_are_checked() -> None:
         with pytest.raises(UsageError, match=f"recipe's {key} cannot be"):
             override(MaeRecipe(), {key: value})
     assert UnipRecipe().base_lr * UnipRecipe().batch / 256 == pytest.approx(2.4e-3)
+
+
+@pytest.mark.parametrize(("gpu", "most"), [(False, 15), (True, 150)])
+def test_a_micro_batch_is_what_the_device_takes(
+    gpu: bool, most: int, images: str, teacher: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The largest divisor of its share up to 16 or 256 pictures, or up to what the recipe says."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    for asked, taken in ((0, most), (7, 6)):
+        values = unip(teacher=teacher, batch=300, steps=1, micro_batch=asked)
+        corpus, source = open_corpus(images), open_encoder(teacher, say=silent)
+        assert fit.resolve(values, corpus, source, ranks=2, say=silent)[0].micro_batch == taken
 
 
 def test_describe_trains_nothing(images: str, teacher: str) -> None:

@@ -97,7 +97,8 @@ def resolve(
         why = f"{recipe.epochs:g} epochs of {len(corpus) - holdout} pictures"
         raise UsageError(f"A batch of {recipe.batch} leaves no step", why=why, remedy="Lower batch or raise epochs.")
     share = recipe.batch // ranks
-    micro = next(size for size in range(min(recipe.micro_batch, share), 0, -1) if share % size == 0)
+    most = recipe.micro_batch or (256 if torch.cuda.is_available() else 16)  # a CPU gains nothing from more, but memory
+    micro = next(size for size in range(min(most, share), 0, -1) if share % size == 0)
     recipe = replace(recipe, steps=steps, holdout=holdout, micro_batch=micro)
     if not isinstance(recipe, UnipRecipe):
         return recipe, {}
@@ -146,7 +147,7 @@ class Pretrainer:
         groups = parameter_groups(trained, weight_decay=recipe.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, lr=1.0, betas=(0.9, recipe.beta2), fused=True)
         self.task, self.stepper = fabric.setup(self.objective, self.optimizer)
-        self.average = copy.deepcopy(trained).requires_grad_(False) if recipe.ema else None
+        self.average = copy.deepcopy(self.objective.encoder).requires_grad_(False) if recipe.ema else None
         kept = nn.ModuleList([trained, self.average]) if self.average is not None else trained
         state = State(kept, self.optimizer, torch.zeros(2, dtype=torch.float64, device=fabric.device))
         self.loop = Loop(
@@ -241,10 +242,10 @@ class Pretrainer:
 
     @torch.no_grad()
     def _follow(self, step: int) -> None:
-        """Move the averaged weights towards the new ones."""
+        """Move the averaged encoder towards the new one."""
         if self.average is not None:
             weight = 1 - ema_momentum(step, self.recipe.steps, self.recipe.ema)
-            pairs = zip(self.average.parameters(), self.objective.trained.parameters(), strict=True)
+            pairs = zip(self.average.parameters(), self.objective.encoder.parameters(), strict=True)
             for average, parameter in pairs:
                 average.lerp_(parameter, weight)
 
@@ -270,8 +271,5 @@ class Pretrainer:
 
     def _encoder(self) -> bytes:
         """Return the encoder that was trained, its average where one was kept."""
-        vit = self.objective.encoder
-        if self.average is not None:
-            vit = self.average if isinstance(self.recipe, UnipRecipe) else self.average.encoder  # type: ignore[assignment]
         facts = {"method": self.recipe.method, "size": self.recipe.size}
-        return encoder_bytes(vit, licence=self.run.licence, facts=facts)
+        return encoder_bytes(self.average or self.objective.encoder, licence=self.run.licence, facts=facts)

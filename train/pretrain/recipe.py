@@ -26,13 +26,13 @@ class Pretraining:
     epochs: float = 100.0
     steps: int = 0  # 0 = as many as the epochs have
     batch: int = 4096  # pictures a step, over all devices and micro-batches
-    micro_batch: int = 256  # pictures a device computes at once; the largest divisor of its share up to this
+    micro_batch: int = 0  # pictures a device computes at once, at most; 0 = 256 on a GPU, 16 on a CPU
     base_lr: float = 1.5e-4  # for a batch of 256; scales with the batch
     warmup_epochs: float = 5.0
     weight_decay: float = 0.05
     beta2: float = 0.95
     clip: float = 0.0  # largest gradient norm; 0 = off
-    ema: float = 0.0  # decay of an average of the weights, which is what is kept; 0 = off
+    ema: float = 0.0  # decay of an average of the encoder, which is what is kept; 0 = off
     # run
     seed: int = 0
     checkpoint_every: int = 200  # steps
@@ -46,10 +46,10 @@ class Pretraining:
         require_kinds(self)
         if self.crop <= 0 or self.crop % 16:
             refuse("crop", self.crop, "Give a multiple of 16 pixels.")
-        for name in ("epochs", "batch", "micro_batch", "base_lr", "std", "checkpoint_every", "evaluate_every"):
+        for name in ("epochs", "batch", "base_lr", "std", "checkpoint_every", "evaluate_every"):
             if getattr(self, name) <= 0:
                 refuse(name, getattr(self, name), "Give a positive number.")
-        for name in ("steps", "holdout", "warmup_epochs", "weight_decay", "clip", "devices", "threads"):
+        for name in ("steps", "micro_batch", "holdout", "warmup_epochs", "weight_decay", "clip", "devices", "threads"):
             if getattr(self, name) < 0:
                 refuse(name, getattr(self, name), "It must not be negative.")
         for name in ("ema", "beta2"):
