@@ -33,6 +33,8 @@ CONVOLUTIONAL = "edge-s"  # MobileNetV4-small's features
 def main() -> None:
     """Train all, score the test split, print the table."""
     options = _options()
+    if len({len(group) for group in options.processors}) > 1:
+        raise SystemExit(f"Groups of processors differ in size: {options.processors}. Their runs cannot be compared.")
     vit = {"size": options.size, "merge": options.merge}
     models: dict[str, dict[str, Any]] = {"convolutional": {"size": CONVOLUTIONAL}, "scratch": vit}
     for init in options.inits:

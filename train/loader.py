@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import cv2
 import numpy as np
@@ -23,33 +23,38 @@ from edgeunip.train.datasets import DataSet, Sample
 CACHE_BYTES = 3 << 30
 
 
-class Kept:
-    """Pictures with label maps, kept in memory once read while they fit into ``cache`` bytes a process."""
+Views = TypeVar("Views", bound=tuple[Picture, ...])
+Labelled = tuple[Picture, Picture]
+
+
+class Kept(Generic[Views]):
+    """Pictures with what belongs to them, kept in memory once read while they fit into ``cache`` bytes a process."""
 
     def __init__(self, cache: int) -> None:
         self._cache = cache
-        self._kept: dict[int, tuple[Picture, Picture]] = {}
+        self._kept: dict[int, Views] = {}
         self._bytes = 0
 
     def __len__(self) -> int:
         raise NotImplementedError
 
-    def read(self, index: int) -> tuple[Picture, Picture]:
-        """Return (picture, labels) from disk, uint8 [H, W] both; a colour picture is [H, W, 3]."""
+    def read(self, index: int) -> Views:
+        """Return a picture and what belongs to it from disk, uint8 [H, W] each; a colour picture is [H, W, 3]."""
         raise NotImplementedError
 
-    def __getitem__(self, index: int) -> tuple[Picture, Picture]:
-        """Return (picture, labels) as :meth:`read` does."""
+    def __getitem__(self, index: int) -> Views:
+        """Return what :meth:`read` does."""
         if index in self._kept:
             return self._kept[index]
-        pair = self.read(index)
-        if self._bytes < self._cache:
-            self._kept[index] = pair
-            self._bytes += pair[0].nbytes + pair[1].nbytes
-        return pair
+        item = self.read(index)
+        size = sum(one.nbytes for one in item)
+        if self._bytes + size <= self._cache:
+            self._kept[index] = item
+            self._bytes += size
+        return item
 
 
-class Pictures(Kept):
+class Pictures(Kept[Labelled]):
     """AGC pictures and label maps of a data set's samples."""
 
     def __init__(self, data: DataSet, samples: Sequence[Sample], agc: Agc, *, cache: int = CACHE_BYTES) -> None:
@@ -59,7 +64,7 @@ class Pictures(Kept):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def read(self, index: int) -> tuple[Picture, Picture]:
+    def read(self, index: int) -> Labelled:
         """Return (picture, labels) from disk, uint8 [H, W] both; a colour picture is [H, W, 3], as it is stored."""
         sample = self.samples[index]
         image = self.data.read_image(sample)
@@ -101,7 +106,15 @@ class Batches(Dataset[Batch]):
     """Item ``i`` is this rank's share of step ``first + i``: images [b, c, h, w] float32, labels [b, h, w] int64."""
 
     def __init__(
-        self, pictures: Kept, augment: Augmentation, draw: Draw, *, first: int, last: int, rank: int, ranks: int
+        self,
+        pictures: Kept[Labelled],
+        augment: Augmentation,
+        draw: Draw,
+        *,
+        first: int,
+        last: int,
+        rank: int,
+        ranks: int,
     ) -> None:
         self.pictures, self.augment, self.draw = pictures, augment, draw
         self.first, self.last, self.rank, self.ranks = first, last, rank, ranks

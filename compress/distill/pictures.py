@@ -15,15 +15,14 @@ from edgeunip import images
 from edgeunip.compress.distill.cache import Kind, Outputs
 from edgeunip.errors import DataError
 from edgeunip.thermal import Agc
-from edgeunip.train.augment import Picture
 from edgeunip.train.corpus.corpus import Corpus, open_corpus
 from edgeunip.train.datasets import DataSet
-from edgeunip.train.loader import CACHE_BYTES, Batches, Draw, Kept
+from edgeunip.train.loader import CACHE_BYTES, Batches, Draw, Kept, Labelled
 
 STRIDES: dict[Kind, int] = {"logits": 4, "features": 16}
 
 
-class Unlabelled(Kept):
+class Unlabelled(Kept[Labelled]):
     """Pictures without labels, in a fixed order, kept in memory while they fit; every label is ``ignore``."""
 
     def __init__(
@@ -35,7 +34,7 @@ class Unlabelled(Kept):
     def __len__(self) -> int:
         return len(self.chosen)
 
-    def read(self, index: int) -> tuple[Picture, Picture]:
+    def read(self, index: int) -> Labelled:
         """Return (picture, labels) from disk, uint8 [H, W] both."""
         picture = self.agc.picture(self.corpus.counts(self.chosen[index]), None)
         return picture, np.full(picture.shape, self.ignore, np.uint8)
@@ -88,7 +87,7 @@ class MixedDraw(Draw):
 class Shelf:
     """Pictures and what the teacher says to each."""
 
-    pictures: Kept
+    pictures: Kept[Labelled]
     outputs: Outputs
 
 

@@ -9,32 +9,26 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from edgeunip.errors import UsageError
+from edgeunip.train.augment import Picture
 from edgeunip.train.corpus.corpus import Corpus
 from edgeunip.train.corpus.views import RandomResizedCrop
-from edgeunip.train.loader import CACHE_BYTES, Draw
+from edgeunip.train.loader import CACHE_BYTES, Draw, Kept
 
 
-class Pictures:
-    """Pictures of a corpus, all or ``indices``, kept in memory while they fit into ``cache`` bytes a process."""
+class Pictures(Kept[tuple[Picture]]):
+    """Pictures of a corpus, all or ``indices``."""
 
     def __init__(self, corpus: Corpus, *, indices: NDArray[np.intp] | None = None, cache: int = CACHE_BYTES) -> None:
-        self.corpus, self._cache = corpus, cache
+        super().__init__(cache)
+        self.corpus = corpus
         self.indices = np.arange(len(corpus)) if indices is None else indices
-        self._kept: dict[int, NDArray[np.uint8]] = {}
-        self._bytes = 0
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        """Return a picture, uint8 [H, W]."""
-        if index in self._kept:
-            return self._kept[index]
-        picture = self.corpus.read(int(self.indices[index]))
-        if self._bytes + picture.nbytes <= self._cache:
-            self._kept[index] = picture
-            self._bytes += picture.nbytes
-        return picture
+    def read(self, index: int) -> tuple[Picture]:
+        """Return a picture from disk, uint8 [H, W], alone."""
+        return (self.corpus.read(int(self.indices[index])),)
 
 
 class MicroBatches(Dataset[Tensor]):
@@ -91,7 +85,7 @@ class MicroBatches(Dataset[Tensor]):
     def __getitem__(self, item: int) -> Tensor:
         """Assemble a micro-batch; it is normalised where it is used."""
         views = [
-            self.view(self.pictures[index], np.random.default_rng((self.draw.seed, 2, step, position)))
+            self.view(self.pictures[index][0], np.random.default_rng((self.draw.seed, 2, step, position)))
             for step, position, index in self.samples(item)
         ]
         return torch.from_numpy(np.stack(views)[:, None])

@@ -258,7 +258,7 @@ class Pretrainer:
         sums: dict[str, float] = {}
         for start in range(0, len(self.held_out), JUDGED):
             chosen = range(start, min(start + JUDGED, len(self.held_out)))
-            views = np.stack([resize(self.held_out[index], self.recipe.crop) for index in chosen])
+            views = np.stack([resize(self.held_out[index][0], self.recipe.crop) for index in chosen])
             images = self._normalised(torch.from_numpy(views[:, None]).to(self.fabric.device))
             with self.fabric.autocast():
                 found = judge(self.objective, images)
