@@ -1,12 +1,13 @@
 """The same minutes of training from several starts: a convolutional net, a ViT from scratch, the ViT pre-trained.
 
     python benchmarks/starts.py DATA [--splits S] --inits RUN_OR_CKPT ... --processors 0,1 2,3 [--minutes 4]
-        [--seeds 0 1 2] [--recipe FILE] [--set key=value ..] [--out runs/starts]
+        [--seeds 0 1 2] [--labelled N] [--recipe FILE] [--set key=value ..] [--out runs/starts]
 
 Each run has the processors of one group, one thread each; as many runs go side by side as there are groups. The number
 of steps of the ViT and of the convolutional net is what the first group does in the minutes, measured first and kept in
 OUT/steps.json; the minutes each run then took are told. Every run goes on where it was stopped; what is finished is not
-done again. All are scored on the test split.
+done again. All are scored on the test split. ``--labelled`` leaves every start N pictures of the train split, spread
+evenly over its list.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ def main() -> None:
     options = _options()
     if len({len(group) for group in options.processors}) > 1:
         raise SystemExit(f"Groups of processors differ in size: {options.processors}. Their runs cannot be compared.")
+    if options.labelled:
+        options.data, options.splits = str(_thinned(options)), None
     vit = {"size": options.size, "merge": options.merge}
     models: dict[str, dict[str, Any]] = {"convolutional": {"size": CONVOLUTIONAL}, "scratch": vit}
     for init in options.inits:
@@ -75,6 +78,21 @@ def table(done: list[dict[str, Any]], batch: int) -> str:
         took = trained.mean([one["minutes"] for one in mine])
         rows.append(f"| {' | '.join([start, str(mine[0]['steps']), took, *scores])} |\n")
     return "".join(rows)
+
+
+def _thinned(options: argparse.Namespace) -> Path:
+    """Lay out a data set beside the given one with fewer pictures to train on, the same to judge by."""
+    given, thinned = Path(options.data).resolve(), Path(options.out, f"labelled-{options.labelled}")
+    for name in ("images", "labels", "classes.json"):
+        if not (thinned / name).exists():
+            thinned.mkdir(parents=True, exist_ok=True)
+            (thinned / name).symlink_to(given / name)
+    for split in ("train", "val", "test"):
+        stems = (given / (options.splits or "") / f"{split}.txt").read_text().split()
+        if split == "train":
+            stems = [stems[index * len(stems) // options.labelled] for index in range(options.labelled)]
+        durable.write_text(thinned / f"{split}.txt", "\n".join(stems))
+    return thinned
 
 
 def _steps(options: argparse.Namespace, models: dict[str, dict[str, Any]]) -> dict[str, int]:
@@ -120,6 +138,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=4, help="pictures a step (default 4)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="default 0 1 2")
     parser.add_argument("--processors", nargs="+", type=_group, default=[[0, 1]], help="groups, default 0,1")
+    parser.add_argument("--labelled", type=int, default=0, help="pictures to train on (default 0: all)")
     parser.add_argument("--recipe", type=Path, help="TOML file of recipe values")
     parser.add_argument("--set", action="append", default=[], help="a recipe value, key=value")
     parser.add_argument("--out", type=Path, default=Path("runs/starts"), help="default runs/starts")

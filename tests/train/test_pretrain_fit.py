@@ -29,7 +29,7 @@ from edgeunip.train.pretrain.describe import describe
 from edgeunip.train.pretrain.recipe import MaeRecipe, UnipRecipe
 from edgeunip.train.pretrain.run import open_run
 from edgeunip.train.pretrain.student import new_vit
-from edgeunip.train.pretrain.unip import Teacher
+from edgeunip.train.pretrain.unip import Distillation, Teacher
 from edgeunip.train.public.open import open_encoder
 from edgeunip.train.public.own import encoder_bytes
 from edgeunip.train.settings import override
@@ -266,6 +266,31 @@ def test_micro_batches_make_the_same_step(images: str, teacher: str, tmp_path: P
     np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
+def test_every_other_micro_batch_is_smaller_also_behind_an_interruption(
+    images: str, teacher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run cut behind an odd number of them goes on where it was."""
+    values = unip(teacher=teacher, second_crop=32, micro_batch=4)
+    seen: list[int] = []
+    real = Distillation.forward
+
+    def forward(task: Distillation, batch: torch.Tensor, *prepared: torch.Tensor) -> torch.Tensor:
+        assert batch.shape[-1] == batch.shape[-2]
+        seen.append(batch.shape[-1])
+        return real(task, batch, *prepared)
+
+    monkeypatch.setattr(Distillation, "forward", forward)
+    whole = fit.pretrain(values, images, tmp_path / "whole", say=silent)
+    assert seen == [64, 32] * 6
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 3)
+        with pytest.raises(KeyboardInterrupt):
+            fit.pretrain(values, images, tmp_path / "cut", say=silent)
+    seen.clear()
+    assert digest(fit.resume(tmp_path / "cut", say=silent).path) == digest(whole.path)
+    assert seen == [32, 64] * 4 + [32]
+
+
 # What is refused
 
 
@@ -319,6 +344,9 @@ def test_recipe_values_are_checked() -> None:
     for key, value in (("crop", 100), ("ema", 1), ("scale_min", 0), ("layer", -1), ("batch", 0), ("target_nmi", 2)):
         with pytest.raises(UsageError, match=f"recipe's {key} cannot be"):
             override(UnipRecipe(), {key: value})
+    for side in (-32, 100, 224, 240):
+        with pytest.raises(UsageError, match=rf"second_crop cannot be {side}.* a multiple of 16 pixels below crop"):
+            override(UnipRecipe(), {"second_crop": side})
     for key, value in (("mask", 1), ("decoder_dim", 50), ("decoder_depth", -1)):
         with pytest.raises(UsageError, match=f"recipe's {key} cannot be"):
             override(MaeRecipe(), {key: value})
@@ -353,6 +381,14 @@ def test_describe_trains_nothing(images: str, teacher: str) -> None:
     )
     attention = tokens**2 * (first + student) + 2 * tokens**2 * student  # logits, and the gradients formed with them
     assert found["gmacs_an_image"]["forward"] * 1e9 == pytest.approx(teacher_macs + student_macs + attention, rel=0.01)
+
+
+def test_describe_counts_both_resolutions(images: str, teacher: str) -> None:
+    sides = ((64, 0), (32, 0), (64, 32))
+    found = [describe(unip(teacher=teacher, crop=c, second_crop=s), images, say=silent) for c, s in sides]
+    for direction in ("forward", "forward_and_backward"):
+        large, small, both = (one["gmacs_an_image"][direction] for one in found)
+        assert small < large / 3 and both == pytest.approx((small + large) / 2)
 
 
 def test_the_command_line(images: str, teacher: str, tmp_path: Path) -> None:

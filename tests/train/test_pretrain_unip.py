@@ -18,7 +18,7 @@ from edgeunip.train.pretrain import kl
 from edgeunip.train.pretrain.kl import attention_kl
 from edgeunip.train.pretrain.schedule import parameter_groups
 from edgeunip.train.pretrain.student import new_vit, run_blocks
-from edgeunip.train.pretrain.unip import Distillation, Teacher, zero_tail
+from edgeunip.train.pretrain.unip import Distillation, Teacher
 from edgeunip.train.vit import SIZES, ViTSize
 
 ORIGIN = Origin("golden", "made up")
@@ -247,14 +247,6 @@ def test_what_no_gradient_reaches_is_neither_trained_nor_decayed(data: dict[str,
     groups = parameter_groups(student, weight_decay=0.05)
     named = {name for group in groups for name in group["names"]}
     assert {name for name, _ in student.named_parameters()} - named == {*data["no_gradient"], "pos_embed"}
-
-
-def test_the_tail_starts_as_the_identity() -> None:
-    student = new_vit(ViTSize(32, 2, 2, 2), (2, 2))
-    tokens = torch.randn(2, 5, 32)
-    assert not torch.equal(blocks(student)[-1](tokens), tokens)
-    zero_tail(student)
-    assert torch.equal(blocks(student)[-1](tokens), tokens)
 
 
 def test_teachers_that_do_not_fit(data: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -20,7 +21,7 @@ def describe(recipe: UnipRecipe | MaeRecipe, data: str, *, say: Say) -> dict[str
     """Return parameters (in all, trainable, by part), MACs an image, steps and effective batch of a pre-training.
 
     MACs count matrix products and convolutions, attention included, of one image forward and forward + backward, with
-    no branch dropped.
+    no branch dropped; the mean of both where there are two resolutions.
 
     Raises:
         EdgeunipError: the pre-training could not be started either.
@@ -41,7 +42,7 @@ def describe(recipe: UnipRecipe | MaeRecipe, data: str, *, say: Say) -> dict[str
             "by_part": by_part(trained),
             "trainable_by_part": by_part(trained, trainable=True),
         },
-        "gmacs_an_image": gmacs(objective, recipe.crop),
+        "gmacs_an_image": gmacs(objective, _sides(recipe)),
         "images": len(corpus),
         "held_out": recipe.holdout,
         "steps": recipe.steps,
@@ -66,13 +67,25 @@ def by_part(model: nn.Module, *, trainable: bool = False) -> dict[str, int]:
     return parts
 
 
-def gmacs(objective: nn.Module, crop: int) -> dict[str, float]:
-    """Return giga-MACs of one image, forward and forward + backward, counted on tensors that hold no numbers."""
-    shadow = objective.to("meta")
-    images = torch.zeros(1, 1, crop, crop, device="meta")
-    with FlopCounterMode(display=False) as forward:
-        loss = shadow(images)
-    with FlopCounterMode(display=False) as backward:
-        loss.backward()
-    once = forward.get_total_flops() / 2e9
-    return {"forward": once, "forward_and_backward": once + backward.get_total_flops() / 2e9}
+def gmacs(objective: nn.Module, sides: Sequence[int]) -> dict[str, float]:
+    """Return giga-MACs of one image, forward and forward + backward, counted on tensors that hold no numbers.
+
+    Args:
+        objective: the model and its loss.
+        sides: of the images, pixels; the mean over them is returned.
+    """
+    shadow, once, both = objective.to("meta"), 0.0, 0.0
+    for side in sides:
+        images = torch.zeros(1, 1, side, side, device="meta")
+        with FlopCounterMode(display=False) as forward:
+            loss = shadow(images)
+        with FlopCounterMode(display=False) as backward:
+            loss.backward()
+        once += forward.get_total_flops() / 2e9 / len(sides)
+        both += (forward.get_total_flops() + backward.get_total_flops()) / 2e9 / len(sides)
+    return {"forward": once, "forward_and_backward": both}
+
+
+def _sides(recipe: UnipRecipe | MaeRecipe) -> tuple[int, ...]:
+    second = recipe.second_crop if isinstance(recipe, UnipRecipe) else 0
+    return (recipe.crop, second) if second else (recipe.crop,)

@@ -14,6 +14,7 @@ import lightning_fabric
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from edgeunip import durable
 from edgeunip.errors import RunError, UsageError
@@ -201,11 +202,18 @@ class Pretrainer:
             rank=fabric.global_rank,
             ranks=fabric.world_size,
         )
-        for images in loader(batches, workers=self._workers(), pin=fabric.device.type == "cuda"):
-            yield self._normalised(images.to(fabric.device, non_blocking=True))
+        walk = loader(batches, workers=self._workers(), pin=fabric.device.type == "cuda")
+        for number, images in enumerate(walk, start=first * batches.a_step):
+            normalised = self._normalised(images.to(fabric.device, non_blocking=True))
+            yield self._reduced(normalised) if number % 2 else normalised
 
     def _normalised(self, images: Tensor) -> Tensor:
         return (images.float() - self.recipe.mean) / self.recipe.std
+
+    def _reduced(self, images: Tensor) -> Tensor:
+        """Bring images to the second resolution, where the recipe has one."""
+        size = self.recipe.second_crop if isinstance(self.recipe, UnipRecipe) else 0
+        return F.interpolate(images, size=(size, size), mode="area") if size else images
 
     def _workers(self) -> int:
         on_gpu = self.fabric.device.type == "cuda"

@@ -17,7 +17,7 @@ from edgeunip.train.pretrain.kl import attention_kl
 from edgeunip.train.pretrain.mae import MaskedAutoencoder
 from edgeunip.train.pretrain.recipe import MaeRecipe, UnipRecipe
 from edgeunip.train.pretrain.student import new_vit
-from edgeunip.train.pretrain.unip import Distillation, Teacher, zero_tail
+from edgeunip.train.pretrain.unip import Distillation, Teacher
 from edgeunip.train.vit import PATCH, SIZES, ViTSize
 
 Objective = Distillation | MaskedAutoencoder
@@ -37,8 +37,6 @@ def distillation(recipe: UnipRecipe, teacher: Encoder) -> Distillation:
         what = f"The teacher's {kept.heads} heads do not divide the width {size.dim} of the {recipe.size} student"
         raise UsageError(what, where=teacher.origin.name)
     student = new_vit(replace(size, last_heads=kept.heads), grid(recipe.crop))
-    if recipe.zero_tail:
-        zero_tail(student)
     return Distillation(kept, student, drop_path=recipe.drop_path)
 
 

@@ -9,6 +9,8 @@ import tomli_w
 
 from edgeunip.train.settings import refuse, require_kinds
 
+_PATCH = 16  # pixels; train.vit has it too, and needs torch
+
 
 @dataclass(frozen=True)
 class Pretraining:
@@ -44,8 +46,8 @@ class Pretraining:
 
     def __post_init__(self) -> None:
         require_kinds(self)
-        if self.crop <= 0 or self.crop % 16:
-            refuse("crop", self.crop, "Give a multiple of 16 pixels.")
+        if self.crop <= 0 or self.crop % _PATCH:
+            refuse("crop", self.crop, f"Give a multiple of {_PATCH} pixels.")
         for name in ("epochs", "batch", "base_lr", "std", "checkpoint_every", "evaluate_every"):
             if getattr(self, name) <= 0:
                 refuse(name, getattr(self, name), "Give a positive number.")
@@ -75,8 +77,8 @@ class UnipRecipe(Pretraining):
     layer: int = 0  # of the teacher, from 1, whose attention is distilled; 0 = by NMI
     target_nmi: float = 0.09  # the layer is the one whose NMI is nearest
     drop_path: float = 0.1  # of every block of the student
-    compile: bool = False  # torch.compile of the teacher, whose shapes never change
-    zero_tail: bool = False  # start the untrained half of the last block as the identity (not in the paper)
+    compile: bool = False  # torch.compile of the teacher, whose shapes are one or two
+    second_crop: int = 0  # side that every other micro-batch is reduced to, pixels (not in the paper); 0 = none
 
     @property
     def method(self) -> str:
@@ -89,6 +91,8 @@ class UnipRecipe(Pretraining):
             refuse("layer", self.layer, "Layers count from 1; 0 chooses by NMI.")
         if not 0 <= self.target_nmi <= 1:
             refuse("target_nmi", self.target_nmi, "Give a share between 0 and 1.")
+        if self.second_crop and (self.second_crop % _PATCH or not 0 < self.second_crop < self.crop):
+            refuse("second_crop", self.second_crop, f"Give a multiple of {_PATCH} pixels below crop, or 0 for none.")
         if not 0 <= self.drop_path < 1:
             refuse("drop_path", self.drop_path, "Give a share from 0 to below 1.")
 

@@ -91,7 +91,7 @@ class Distillation(nn.Module):
         """What pre-training is for."""
         return self.student
 
-    def prepare(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def prepare(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return what no gradient flows into: the teacher's scaled queries and keys."""
         found: tuple[Tensor, Tensor] = self.teacher(images)
         return found
@@ -121,15 +121,3 @@ class Distillation(nn.Module):
         super().train(mode)
         self.teacher.eval()
         return self
-
-
-@torch.no_grad()
-def zero_tail(student: VisionTransformer) -> None:
-    """Start the last block, which the loss leaves untrained but for its queries and keys, as the identity.
-
-    Its two residual branches end in zero weights: downstream starts from the block before, and can grow from there.
-    """
-    last = blocks(student)[-1]
-    for layer in (last.attn.proj, last.mlp.fc2):
-        layer.weight.zero_()
-        layer.bias.zero_()
