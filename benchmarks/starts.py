@@ -88,8 +88,10 @@ def _thinned(options: argparse.Namespace) -> Path:
             thinned.mkdir(parents=True, exist_ok=True)
             (thinned / name).symlink_to(given / name)
     for split in ("train", "val", "test"):
-        stems = (given / (options.splits or "") / f"{split}.txt").read_text().split()
+        stems = (given / (options.splits or "") / f"{split}.txt").read_text().splitlines()
         if split == "train":
+            if options.labelled > len(stems):
+                raise SystemExit(f"The train split has {len(stems)} pictures, {options.labelled} are asked for.")
             stems = [stems[index * len(stems) // options.labelled] for index in range(options.labelled)]
         durable.write_text(thinned / f"{split}.txt", "\n".join(stems))
     return thinned
