@@ -8,11 +8,12 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import safetensors.torch
 import torch
+from lightning_fabric.plugins import Precision
 from torch import Tensor, nn
 
 from edgeunip import durable
@@ -30,11 +31,13 @@ class State:
         model: parameters and batch-norm statistics.
         optimizer: AdamW whose groups carry the parameters' names.
         loss: sum of the losses since the last line of the log, and their number; float64 [2].
+        precision: holds the scale of fp16's gradients, which grows and shrinks on the way; the others hold nothing.
     """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     loss: Tensor
+    precision: Precision = field(default_factory=Precision)
 
 
 def save(folder: Path, state: State, step: int) -> None:
@@ -99,6 +102,8 @@ def _tensors(state: State) -> Iterator[tuple[str, Tensor]]:
     for name, parameter in _named(state.optimizer):
         for key, value in state.optimizer.state.get(parameter, {}).items():
             yield f"optimizer/{name}/{key}", value.contiguous()
+    for key, value in state.precision.state_dict().items():
+        yield f"scaler/{key}", torch.tensor(value)
     yield "loss", state.loss
 
 
@@ -111,6 +116,12 @@ def _load(state: State, tensors: dict[str, Tensor], path: Path) -> None:
     weights = {name.removeprefix("model/"): value for name, value in tensors.items() if name.startswith("model/")}
     load_weights(state.model, weights, path)
     state.loss.copy_(tensors["loss"])
+    scaler = {name.removeprefix("scaler/"): value for name, value in tensors.items() if name.startswith("scaler/")}
+    if scaler.keys() != state.precision.state_dict().keys():
+        raise RunError(
+            "The checkpoint is of another precision: one of the two has fp16's scale of gradients", where=path
+        )
+    state.precision.load_state_dict({name: value.item() for name, value in scaler.items()})
     for name, parameter in _named(state.optimizer):
         prefix = f"optimizer/{name}/"
         moments = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

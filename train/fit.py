@@ -25,7 +25,7 @@ from edgeunip.train.evaluate import Score, evaluate_probes
 from edgeunip.train.launch import launch, one_rank_first, owned
 from edgeunip.train.loader import CACHE_BYTES, Batches, Draw, Pictures, loader
 from edgeunip.train.loop import Loop, memory_told
-from edgeunip.train.optim import parameter_groups, poly_lr
+from edgeunip.train.optim import adamw, parameter_groups, poly_lr
 from edgeunip.train.recipe import Recipe
 from edgeunip.train.resolve import differences, resolve
 from edgeunip.train.run import Run, TorchModel
@@ -177,9 +177,10 @@ class Trainer:
             weight_decay=self.recipe.weight_decay,
             layer_decay=self.recipe.layer_decay,
         )
-        self.optimizer = torch.optim.AdamW(groups, lr=self.recipe.lr, fused=True)
+        self.optimizer = adamw(groups, precision=self.recipe.precision)
         self.task, self.stepper = fabric.setup(task, self.optimizer)
-        state = State(task.trained, self.optimizer, torch.zeros(2, dtype=torch.float64, device=fabric.device))
+        loss = torch.zeros(2, dtype=torch.float64, device=fabric.device)
+        state = State(task.trained, self.optimizer, loss, fabric.strategy.precision)
         if start and fabric.global_rank == 0:
             checkpoint.save(run.path / checkpoint.FOLDER, state, 0)  # a resume shall not need the encoder again
         fabric.barrier()

@@ -36,12 +36,14 @@ def launch(recipe: Devices) -> lightning_fabric.Fabric:
     """Start Fabric on the GPUs, or on one CPU process; under torchrun as one of its ranks.
 
     Raises:
-        UsageError: more devices than there are, or a batch that they cannot share.
+        UsageError: more devices than there are, a batch that they cannot share, or a precision that a CPU has not.
     """
     gpus = torch.cuda.device_count()
     if not gpus:
         keep_memory()
     precision: Any = recipe.precision
+    if precision == "16-mixed" and not gpus:
+        raise UsageError("16-mixed trains on a GPU only", remedy="Set precision=bf16-mixed, or auto.")
     if precision == "auto":
         precision = "bf16-mixed" if gpus and torch.cuda.is_bf16_supported() else "32-true"
     devices = int(os.environ.get("LOCAL_WORLD_SIZE", 0)) or recipe.devices or max(1, gpus)

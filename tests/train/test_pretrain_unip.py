@@ -143,6 +143,18 @@ def test_u3_in_bfloat16_within_a_thousandth() -> None:
         assert float((ours.float() - theirs.float()).abs().max() / largest) < 2**-7
 
 
+def test_u3_in_fp16_the_gradients_are_scaled_before_they_are_divided() -> None:
+    """A gradient over 19,000 rows is smaller than fp16 holds, and the scale that lifts it is larger."""
+    half = pairs(images=8, heads=12, tokens=197, dtype=torch.float16)
+    single = [value.detach().float().requires_grad_(value.requires_grad) for value in half]
+    found, expected = (
+        torch.autograd.grad(2.0**16 * attention_kl((q_t, k_t), (q, k)), (q, k)) for q_t, k_t, q, k in (half, single)
+    )
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.dtype == torch.float16
+        assert float((ours.float() - theirs).abs().max() / theirs.abs().max()) < 2**-8
+
+
 def test_the_loss_of_equal_attention_is_zero_and_of_other_heads_is_not() -> None:
     q_t, k_t, *_ = pairs(heads=4)
     assert float(attention_kl((q_t, k_t), (q_t, k_t)).detach()) == pytest.approx(0.0, abs=1e-6)

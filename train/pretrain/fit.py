@@ -27,6 +27,7 @@ from edgeunip.train.encoder import Encoder
 from edgeunip.train.launch import launch, owned
 from edgeunip.train.loader import CACHE_BYTES, Draw, loader
 from edgeunip.train.loop import Loop, memory_told
+from edgeunip.train.optim import adamw
 from edgeunip.train.pretrain import run as runs
 from edgeunip.train.pretrain.ahead import prepared
 from edgeunip.train.pretrain.objective import Objective, autoencoder, distillation, judge
@@ -146,11 +147,12 @@ class Pretrainer:
         self.recipe = recipe
         trained = self.objective.trained
         groups = parameter_groups(trained, weight_decay=recipe.weight_decay)
-        self.optimizer = torch.optim.AdamW(groups, lr=1.0, betas=(0.9, recipe.beta2), fused=True)
+        self.optimizer = adamw(groups, precision=recipe.precision, beta2=recipe.beta2)
         self.task, self.stepper = fabric.setup(self.objective, self.optimizer)
         self.average = copy.deepcopy(self.objective.encoder).requires_grad_(False) if recipe.ema else None
         kept = nn.ModuleList([trained, self.average]) if self.average is not None else trained
-        state = State(kept, self.optimizer, torch.zeros(2, dtype=torch.float64, device=fabric.device))
+        loss = torch.zeros(2, dtype=torch.float64, device=fabric.device)
+        state = State(kept, self.optimizer, loss, fabric.strategy.precision)
         self.loop = Loop(
             fabric,
             run.path,

@@ -18,6 +18,7 @@ def attention_kl(teacher: tuple[Tensor, Tensor], student: tuple[Tensor, Tensor])
     L = mean of sum_j p_t(j) (log p_t(j) - log p_s(j)), p = softmax(q k^T) over the keys, head i against head i, CLS
     included (papers' code: UNIP ``forward_kd_loss``). The gradient of the logits is (p_s - p_t) / (B H N), so that it
     is formed in the forward pass, a few maps at a time: memory beyond inputs and gradients does not grow with B or H.
+    The division waits for the backward pass, whose scale it meets there: half precision holds neither alone.
 
     Args:
         teacher: scaled queries and keys, [B, H, N, d_t] each; no gradient flows into them.
@@ -51,9 +52,10 @@ class _AttentionKL(torch.autograd.Function):
             total += (_log_sum(guess, slope) - _log_sum(target, share)).sum()
             total += torch.linalg.vecdot(share.flatten(), target.sub_(guess).flatten())
             if wanted:
-                slope = slope.sub_(share).div_(rows).to(q.dtype)
+                slope = slope.sub_(share).to(q.dtype)
                 torch.bmm(slope, k, out=gradients[0][start : start + step])
                 torch.bmm(slope.mT, q, out=gradients[1][start : start + step])
+        ctx.rows = rows
         ctx.save_for_backward(*(gradient.reshape(shape) for gradient in gradients))
         return (total / rows).float()
 
@@ -61,7 +63,8 @@ class _AttentionKL(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         """Scale the gradients that the forward pass has formed."""
-        return None, None, *(upstream.to(gradient.dtype) * gradient for gradient in ctx.saved_tensors)
+        scale = upstream / ctx.rows
+        return None, None, *(gradient * scale for gradient in ctx.saved_tensors)
 
 
 def _log_sum(logits: Tensor, shares: Tensor) -> Tensor:
