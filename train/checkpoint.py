@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
+import lightning_fabric
 import safetensors.torch
 import torch
 from lightning_fabric.plugins import Precision
@@ -37,7 +38,13 @@ class State:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     loss: Tensor
-    precision: Precision = field(default_factory=Precision)
+    precision: Precision
+
+    @classmethod
+    def fresh(cls, model: nn.Module, optimizer: torch.optim.Optimizer, fabric: lightning_fabric.Fabric) -> State:
+        """Make the state of a run that has not begun."""
+        loss = torch.zeros(2, dtype=torch.float64, device=fabric.device)
+        return cls(model, optimizer, loss, fabric.strategy.precision)
 
 
 def save(folder: Path, state: State, step: int) -> None:
@@ -113,22 +120,24 @@ def _named(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, torch.nn.Par
 
 
 def _load(state: State, tensors: dict[str, Tensor], path: Path) -> None:
-    weights = {name.removeprefix("model/"): value for name, value in tensors.items() if name.startswith("model/")}
-    load_weights(state.model, weights, path)
+    load_weights(state.model, _under("model/", tensors), path)
     state.loss.copy_(tensors["loss"])
-    scaler = {name.removeprefix("scaler/"): value for name, value in tensors.items() if name.startswith("scaler/")}
+    scaler = _under("scaler/", tensors)
     if scaler.keys() != state.precision.state_dict().keys():
         raise RunError(
             "The checkpoint is of another precision: one of the two has fp16's scale of gradients", where=path
         )
     state.precision.load_state_dict({name: value.item() for name, value in scaler.items()})
     for name, parameter in _named(state.optimizer):
-        prefix = f"optimizer/{name}/"
-        moments = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        moments = _under(f"optimizer/{name}/", tensors)
         if not moments and _step(path):
             raise RunError("The checkpoint holds no optimiser state", where=f"{path}: {name}")
         # The fused optimiser of a GPU wants its step count there too.
         state.optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in moments.items()}
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], path: Path) -> None:

@@ -179,8 +179,7 @@ class Trainer:
         )
         self.optimizer = adamw(groups, precision=self.recipe.precision)
         self.task, self.stepper = fabric.setup(task, self.optimizer)
-        loss = torch.zeros(2, dtype=torch.float64, device=fabric.device)
-        state = State(task.trained, self.optimizer, loss, fabric.strategy.precision)
+        state = State.fresh(task.trained, self.optimizer, fabric)
         if start and fabric.global_rank == 0:
             checkpoint.save(run.path / checkpoint.FOLDER, state, 0)  # a resume shall not need the encoder again
         fabric.barrier()

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from lightning_fabric.plugins import Precision
 from training import MICRO, checkpoints, digest, log, recipe
 
 from edgeunip import durable
@@ -27,7 +28,7 @@ def state(*, seed: int = 0, classes: int = 3, dim: int = 32, steps: int = 0) -> 
     torch.manual_seed(seed)
     model = segmentor.build(Backbone(replace(MICRO, dim=dim), (2, 2)), "light", classes)
     optimizer = torch.optim.AdamW(parameter_groups(model, 2, weight_decay=0.05, layer_decay=1.0), lr=1e-3)
-    found = State(model, optimizer, torch.zeros(2, dtype=torch.float64))
+    found = State(model, optimizer, torch.zeros(2, dtype=torch.float64), Precision())
     for _ in range(steps):
         train(found)
     return found

@@ -9,7 +9,7 @@ import lightning_fabric
 import pytest
 import safetensors.torch
 import torch
-from lightning_fabric.plugins import MixedPrecision
+from lightning_fabric.plugins import MixedPrecision, Precision
 from training import checkpoints, digest, interrupt_at, log, make_teacher, recipe, unip
 
 from edgeunip.errors import RunError, UsageError
@@ -64,25 +64,13 @@ def test_distillation_goes_on_bit_equal(data_folder: Path, tmp_path: Path, monke
     values, images = unip(teacher=teacher, precision="16-mixed", clip=1.0), str(data_folder / "images")
     whole, cut = pretraining.pretrain(values, images, tmp_path / "whole", say=print).path, tmp_path / "cut"
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        stop_judging(patch, 10)
+        interrupt_at(patch, 10)
         pretraining.pretrain(values, images, cut, say=print)
     pretraining.resume(cut, say=print)
     assert scale(cut) == scale(whole) == [4 * START, 8 * START]
     assert digest(cut) == digest(whole)
     first, *_, last = (line["val"]["loss"] for line in log(whole) if "val" in line)
     assert last < first
-
-
-def stop_judging(patch: pytest.MonkeyPatch, step: int) -> None:
-    """End a run at the score before ``step``: nothing more is saved."""
-    real = pretraining.Pretrainer._judge
-
-    def judge(trainer: pretraining.Pretrainer, done: int) -> None:
-        if done == step:
-            raise KeyboardInterrupt
-        real(trainer, done)
-
-    patch.setattr(pretraining.Pretrainer, "_judge", judge)
 
 
 def test_a_cpu_has_no_fp16() -> None:
@@ -95,7 +83,7 @@ def test_a_checkpoint_of_another_precision_is_refused(tmp_path: Path) -> None:
     model = torch.nn.Linear(2, 2)
     optimizer = torch.optim.AdamW([{"params": list(model.parameters()), "names": ["weight", "bias"]}])
     scaled = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))
-    plain, half = (State(model, optimizer, torch.zeros(2), *rest) for rest in ([], [scaled]))
+    plain, half = (State(model, optimizer, torch.zeros(2), one) for one in (Precision(), scaled))
     for number, (saved, opened) in enumerate([(plain, half), (half, plain)]):
         save(tmp_path / str(number), saved, 0)
         with pytest.raises(RunError, match=r"^The checkpoint is of another precision: .*fp16's scale of"):

@@ -17,13 +17,24 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from training import EXECUTABLE, MICRO, ForkServer, checkpoints, digest, environment, log, make_teacher, recipe, unip
+from training import (
+    EXECUTABLE,
+    MICRO,
+    ForkServer,
+    checkpoints,
+    digest,
+    environment,
+    interrupt_at,
+    log,
+    make_teacher,
+    recipe,
+    unip,
+)
 
 from edgeunip.errors import DataError, RunError, TrainingError, UsageError
 from edgeunip.train import fit as finetuning
 from edgeunip.train.corpus.corpus import open_corpus
 from edgeunip.train.datasets import DataSet
-from edgeunip.train.loop import Loop
 from edgeunip.train.pretrain import ahead, fit
 from edgeunip.train.pretrain.describe import describe
 from edgeunip.train.pretrain.recipe import MaeRecipe, UnipRecipe
@@ -64,17 +75,6 @@ def whole(images: str, teacher: str, tmp_path_factory: pytest.TempPathFactory) -
 def mae(**values: Any) -> MaeRecipe:
     base = MaeRecipe(size="tiny", crop=64, steps=6, batch=4, holdout=1, base_lr=0.1, decoder_dim=16, decoder_heads=2)
     return override(base, {"decoder_depth": 1, "checkpoint_every": 2, "threads": 1, "precision": "32-true"} | values)
-
-
-def interrupt_at(patch: pytest.MonkeyPatch, step: int) -> None:
-    real = Loop.after
-
-    def after(loop: Loop, done: int) -> None:
-        real(loop, done)
-        if done == step:
-            raise KeyboardInterrupt
-
-    patch.setattr(Loop, "after", after)
 
 
 # What a run leaves

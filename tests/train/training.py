@@ -18,7 +18,7 @@ import torch
 from dataset_trees import encode, put
 from numpy.typing import NDArray
 
-from edgeunip.train import fit
+from edgeunip.train.loop import Loop
 from edgeunip.train.pretrain.recipe import UnipRecipe
 from edgeunip.train.pretrain.student import new_vit
 from edgeunip.train.public.own import encoder_bytes
@@ -86,15 +86,15 @@ def make_teacher(path: Path) -> Path:
 
 
 def interrupt_at(patch: pytest.MonkeyPatch, step: int) -> None:
-    """End a run in this process before ``step`` (0-based), as a power cut would: nothing more is saved."""
-    real = fit.Trainer._step
+    """End a run in this process after ``step`` steps, as a power cut would: nothing more is saved."""
+    real = Loop.after
 
-    def interrupted(trainer: fit.Trainer, at: int, *batch: Any) -> Any:
-        if at == step:
+    def after(loop: Loop, done: int) -> None:
+        real(loop, done)
+        if done == step:
             raise KeyboardInterrupt
-        return real(trainer, at, *batch)
 
-    patch.setattr(fit.Trainer, "_step", interrupted)
+    patch.setattr(Loop, "after", after)
 
 
 def log(run: Path) -> list[dict[str, Any]]:

@@ -151,8 +151,7 @@ class Pretrainer:
         self.task, self.stepper = fabric.setup(self.objective, self.optimizer)
         self.average = copy.deepcopy(self.objective.encoder).requires_grad_(False) if recipe.ema else None
         kept = nn.ModuleList([trained, self.average]) if self.average is not None else trained
-        loss = torch.zeros(2, dtype=torch.float64, device=fabric.device)
-        state = State(kept, self.optimizer, loss, fabric.strategy.precision)
+        state = State.fresh(kept, self.optimizer, fabric)
         self.loop = Loop(
             fabric,
             run.path,
